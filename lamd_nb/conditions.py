@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Vocabulary', 'Block', 'TextEncoder', 'ClassEncoder', 'Condition', 'TextCondition', 'ClassCondition', 'condition_from']
 
-# %% ../nbs/14_conditions.ipynb #57fb96d9
+# %% ../nbs/14_conditions.ipynb #d89b76e2
 import difflib
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .layers import Attention
 
-# %% ../nbs/14_conditions.ipynb #2d7897f7
+# %% ../nbs/14_conditions.ipynb #ca5439d9
 class Vocabulary:
     "The words a model knows: sentences into rows of numbers. 0 is padding, 1 opens every sentence."
     PAD, START = 0, 1
@@ -63,7 +63,7 @@ class Vocabulary:
         ids = torch.tensor([r + [self.PAD]*(n-len(r)) for r in rows], dtype=torch.long).view(-1, n)
         return ids, ids != self.PAD
 
-# %% ../nbs/14_conditions.ipynb #e571eeb1
+# %% ../nbs/14_conditions.ipynb #312f0012
 class Block(nn.Module):
     "One pre-norm transformer block: words look at each other, then each thinks for itself."
     def __init__(self,
@@ -82,7 +82,7 @@ class Block(nn.Module):
         x = x + self.attend(self.norm1(x), mask=mask)
         return x + self.think(self.norm2(x))
 
-# %% ../nbs/14_conditions.ipynb #172ef25b
+# %% ../nbs/14_conditions.ipynb #b2792e9b
 class TextEncoder(nn.Module):
     "Word numbers into tokens that know their neighbours and their place."
     def __init__(self,
@@ -109,7 +109,7 @@ class TextEncoder(nn.Module):
         for block in self.blocks: x = block(x, mask)
         return self.norm(x)
 
-# %% ../nbs/14_conditions.ipynb #00132350
+# %% ../nbs/14_conditions.ipynb #7e9d2d38
 class ClassEncoder(nn.Module):
     "The number of a class into one token; -1 (no class told) has a token of its own."
     def __init__(self,
@@ -127,7 +127,7 @@ class ClassEncoder(nn.Module):
         if len(bad): raise ValueError(f'class {int(bad[0])} does not exist: classes are 0 .. {self.n_classes-1}, or -1 for none')
         return self.token(labels + 1)[:, None]
 
-# %% ../nbs/14_conditions.ipynb #f5e480fa
+# %% ../nbs/14_conditions.ipynb #4896e352
 class Condition(nn.Module):
     "What sentences and classes share: tokens, and a learned null token that stands for 'nothing was said'."
     def __init__(self,
@@ -171,7 +171,7 @@ class Condition(nn.Module):
         tokens, mask = self.encode(cond)
         return self.drop(tokens, mask, p, generator) if p else (tokens, mask)
 
-# %% ../nbs/14_conditions.ipynb #c79e2b7b
+# %% ../nbs/14_conditions.ipynb #331d30fe
 class TextCondition(Condition):
     "Sentences into tokens."
     def __init__(self,
@@ -193,7 +193,7 @@ class TextCondition(Condition):
         ids, mask = (x.to(self.nothing.device) for x in self.vocab.encode(cond))
         return self.net(ids, mask), mask
 
-# %% ../nbs/14_conditions.ipynb #fd04a27a
+# %% ../nbs/14_conditions.ipynb #64d7e01b
 class ClassCondition(Condition):
     "Class numbers into tokens."
     def __init__(self,
@@ -211,7 +211,7 @@ class ClassCondition(Condition):
         labels = torch.as_tensor(cond, device=self.nothing.device)
         return self.net(labels), torch.ones(len(labels), 1, dtype=torch.bool, device=labels.device)
 
-# %% ../nbs/14_conditions.ipynb #c92e93e1
+# %% ../nbs/14_conditions.ipynb #473bd535
 def condition_from(
     config:dict, # as a condition's .config; JSON-able
 ) -> Condition: # a fresh, untrained condition of that kind

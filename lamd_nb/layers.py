@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['zero', 'norm', 'conv', 'sinusoid', 'TimeEmbedding', 'FiLM', 'ResBlock', 'Down', 'Up', 'Attention', 'MapAttention']
 
-# %% ../nbs/04_layers.ipynb #32caaeee
+# %% ../nbs/04_layers.ipynb #287dc860
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/04_layers.ipynb #003da849
+# %% ../nbs/04_layers.ipynb #33880955
 def zero(
     module:nn.Module, # any module
 ) -> nn.Module: # the same module
@@ -20,7 +20,7 @@ def zero(
     for p in module.parameters(): nn.init.zeros_(p)
     return module
 
-# %% ../nbs/04_layers.ipynb #c29a1189
+# %% ../nbs/04_layers.ipynb #a5f9d70d
 def norm(
     channels:int, # channels to normalise
     groups:int=8, # at most so many groups
@@ -28,7 +28,7 @@ def norm(
     "GroupNorm that fits any number of channels."
     return nn.GroupNorm(math.gcd(channels, groups), channels)
 
-# %% ../nbs/04_layers.ipynb #6da6cec7
+# %% ../nbs/04_layers.ipynb #4b5c3727
 def conv(
     c_in:int, # channels in
     c_out:int, # channels out
@@ -44,7 +44,7 @@ def conv(
     k, s = tuple(1 + 2*o for o in on), tuple(stride if o else 1 for o in on)
     return (nn.Conv2d if dims == 2 else nn.Conv3d)(c_in, c_out, k, stride=s, padding=on)
 
-# %% ../nbs/04_layers.ipynb #b3232f97
+# %% ../nbs/04_layers.ipynb #7742ccd6
 def sinusoid(
     x:Tensor, # (...) numbers: diffusion times, positions
     dim:int, # even number of waves
@@ -55,7 +55,7 @@ def sinusoid(
     a = x.float()[..., None] * f
     return torch.cat([a.cos(), a.sin()], -1)
 
-# %% ../nbs/04_layers.ipynb #97b8c254
+# %% ../nbs/04_layers.ipynb #751fd442
 class TimeEmbedding(nn.Module):
     "A diffusion time as a vector: clocks, then two linear layers."
     def __init__(self,
@@ -70,9 +70,9 @@ class TimeEmbedding(nn.Module):
         t:Tensor, # (b) times
     ) -> Tensor: # (b dim)
         "Read the clocks."
-        return self.net(sinusoid(t, self.waves))
+        return self.net(sinusoid(t, self.waves).to(self.net[0].weight.dtype))
 
-# %% ../nbs/04_layers.ipynb #f0d65ea1
+# %% ../nbs/04_layers.ipynb #0b62e279
 class FiLM(nn.Module):
     "Scale and shift each channel by what a vector says; at first it does nothing."
     def __init__(self,
@@ -90,7 +90,7 @@ class FiLM(nn.Module):
         scale, shift = self.affine(emb)[(...,) + (None,)*(x.ndim-2)].chunk(2, 1)
         return torch.addcmul(x + shift, x, scale)
 
-# %% ../nbs/04_layers.ipynb #d22c39ca
+# %% ../nbs/04_layers.ipynb #1b4bfa1c
 class ResBlock(nn.Module):
     "x + what two convolutions see: both in space for maps; in space, then along time, for clips."
     def __init__(self,
@@ -115,7 +115,7 @@ class ResBlock(nn.Module):
         if self.film is not None: h = self.film(h, emb)
         return self.skip(x) + self.conv2(F.silu(h))
 
-# %% ../nbs/04_layers.ipynb #b9cfd5da
+# %% ../nbs/04_layers.ipynb #70878d4e
 class Down(nn.Module):
     "Halve (or leave) space and divide time by strided convolutions."
     def __init__(self,
@@ -136,7 +136,7 @@ class Down(nn.Module):
         "Space first, then time."
         return self.time(self.space(x))
 
-# %% ../nbs/04_layers.ipynb #3b70f3a6
+# %% ../nbs/04_layers.ipynb #7de546d5
 class Up(nn.Module):
     "Repeat pixels (and frames), then smooth by a convolution."
     def __init__(self,
@@ -159,7 +159,7 @@ class Up(nn.Module):
         size = [n*f for n, f in zip(x.shape[2:], self.factor)]
         return self.time(self.space(F.interpolate(x, size)))
 
-# %% ../nbs/04_layers.ipynb #878e6c2a
+# %% ../nbs/04_layers.ipynb #271f59bf
 class Attention(nn.Module):
     "Every row of x asks all rows of a context (itself, if none is given) and takes their weighted mean."
     def __init__(self,
@@ -203,7 +203,7 @@ class Attention(nn.Module):
         s = self.split(self.q(x)) @ self.split(k).mT / (x.shape[-1]//self.heads)**.5
         return (s if mask is None else s.masked_fill(~mask[:, None, None], -torch.inf)).softmax(-1)
 
-# %% ../nbs/04_layers.ipynb #05de593c
+# %% ../nbs/04_layers.ipynb #a7a54648
 class MapAttention(nn.Module):
     "Attention for maps: every place asks every place, or, given a context, every place asks every token."
     def __init__(self,

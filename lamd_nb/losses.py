@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['moving_weight', 'weighted_l1', 'perceptual', 'RateControl', 'Critic', 'critic_loss', 'fool_loss', 'adaptive_weight']
 
-# %% ../nbs/08_losses.ipynb #94a66859
+# %% ../nbs/08_losses.ipynb #e21cac72
 import math
 from typing import Callable
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .layers import Down, conv
 
-# %% ../nbs/08_losses.ipynb #eeca5340
+# %% ../nbs/08_losses.ipynb #bdfd4c2e
 def moving_weight(
     video:Tensor, # (b 3 t h w) true frames in [-1,1]
     x0:Tensor, # (b 3 h w) the first frame
@@ -26,7 +26,7 @@ def moving_weight(
     "Moving pixels count more, or copying the first frame is already a good answer."
     return 1 + extra*((video - x0[:, :, None]).abs().amax(1, keepdim=True) > threshold).to(video.dtype)
 
-# %% ../nbs/08_losses.ipynb #603c5803
+# %% ../nbs/08_losses.ipynb #a0ee501e
 def weighted_l1(
     x:Tensor, # (b c t h w) truth
     y:Tensor, # (b c t h w) reconstruction
@@ -35,7 +35,7 @@ def weighted_l1(
     "Mean absolute error, each pixel with its weight."
     return ((x - y).abs()*weight).mean()
 
-# %% ../nbs/08_losses.ipynb #62b3350b
+# %% ../nbs/08_losses.ipynb #6fef87fa
 def perceptual(
     judge:Callable, # (images (n 3 h w), images (n 3 h w)) in [-1,1] -> distances, such as an `lpips.LPIPS` module
     x:Tensor, # (b 3 t h w) truth
@@ -45,7 +45,7 @@ def perceptual(
     flat = lambda v: rearrange(v, 'b c t h w -> (b t) c h w')
     return judge(flat(x), flat(y)).mean()
 
-# %% ../nbs/08_losses.ipynb #23f8198a
+# %% ../nbs/08_losses.ipynb #729ef295
 class RateControl(nn.Module):
     "A thermostat for the bottleneck: beta rises while z_m costs more nats than wanted, and falls while it costs less."
     def __init__(self,
@@ -78,7 +78,7 @@ class RateControl(nn.Module):
             self.log_beta.clamp_(math.log(1e-8), math.log(1e-3))
         return self.log_beta.exp()*kl.mean()
 
-# %% ../nbs/08_losses.ipynb #1c2a907e
+# %% ../nbs/08_losses.ipynb #cb71247f
 class Critic(nn.Module):
     "D: looks at the first frame and some frames that follow, and says for each patch whether it is real."
     def __init__(self,
@@ -97,7 +97,7 @@ class Critic(nn.Module):
         x = torch.cat([video, x0[:, :, None].expand_as(video)], 1)
         return self.out(self.down(F.leaky_relu(self.enter(x), .2)))
 
-# %% ../nbs/08_losses.ipynb #4b0dae81
+# %% ../nbs/08_losses.ipynb #3eeb979f
 def critic_loss(
     real:Tensor, # logits of true clips
     fake:Tensor, # logits of reconstructions
@@ -105,14 +105,14 @@ def critic_loss(
     "What D lowers: -log D(x) - log(1 - D(x_hat)), with D the sigmoid of the logits."
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-# %% ../nbs/08_losses.ipynb #278f66f8
+# %% ../nbs/08_losses.ipynb #7ba95ad2
 def fool_loss(
     fake:Tensor, # logits of reconstructions
 ) -> Tensor: # scalar
     "What the autoencoder lowers to fool D: -log D(x_hat), the non-saturating form."
     return F.softplus(-fake).mean()
 
-# %% ../nbs/08_losses.ipynb #0e16216f
+# %% ../nbs/08_losses.ipynb #91f524f1
 def adaptive_weight(
     rec:Tensor, # scalar: reconstruction loss
     adv:Tensor, # scalar: adversarial loss

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'preset']
 
-# %% ../nbs/19_presets.ipynb #e202be7d
-import json
-from dataclasses import asdict, dataclass, field, replace
+# %% ../nbs/19_presets.ipynb #ce25738f
+from dataclasses import dataclass, replace
 
-# %% ../nbs/19_presets.ipynb #4d07ea43
+# %% ../nbs/19_presets.ipynb #177ebb35
 @dataclass(frozen=True)
 class Preset:
     "All the choices behind a model."
@@ -20,11 +19,11 @@ class Preset:
     stage1:dict # arguments of `Stage1`
     dmg:dict # arguments of `DMG`
     text:dict # arguments of the condition, without its words
-    diffusion:dict # schedule, kind
+    diffusion:dict # schedule, kind and drop of `MotionGenerator`
     fit1:dict # batch and optimiser of stage I
     fit2:dict # batch and optimiser of stage II
 
-# %% ../nbs/19_presets.ipynb #a8c30c3c
+# %% ../nbs/19_presets.ipynb #72300913
 PRESETS = {p.name: p for p in [
     Preset('toy', 64, 16,
         vae=dict(d=3, frames=16, widths=(16, 32, 64), motion_width=64, kind='warp', heads=2),
@@ -34,11 +33,20 @@ PRESETS = {p.name: p for p in [
         diffusion=dict(schedule='cosine', kind='v', drop=.1),
         fit1=dict(batch=4, lr=1.5e-3, ema=.999, warmup=100),
         fit2=dict(batch=32, lr=1e-3, ema=.999, warmup=200)),
+    Preset('tiny', 32, 16,
+        vae=dict(d=3, frames=16, widths=(8, 16, 16), motion_width=16, kind='warp', heads=2),
+        stage1=dict(nats=60., anneal=200, extra=6., k=2),
+        dmg=dict(z_channels=3, content_channels=16, width=16, mults=(1, 1, 1), token_dim=16),
+        text=dict(dim=16, depth=1, heads=2, max_len=16),
+        diffusion=dict(schedule='cosine', kind='v', drop=.1),
+        fit1=dict(batch=4, lr=2e-3, ema=.99, warmup=20),
+        fit2=dict(batch=8, lr=1e-3, ema=.99, warmup=20)),
 ]}
 
-# %% ../nbs/19_presets.ipynb #a57edc2b
+# %% ../nbs/19_presets.ipynb #e8a383a5
 def preset(
-    name:str, # such as 'toy'
+    name:str, # 'toy' or 'tiny'
+    /,
     **changes, # other values for some of its fields
 ) -> Preset:
     "A preset by name."

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Latents', 'cache_latents', 'MotionGenerator', 'stage2_player']
 
-# %% ../nbs/16_stage2.ipynb #11a77b9b
+# %% ../nbs/16_stage2.ipynb #dbdb844c
 from dataclasses import dataclass
 from typing import Callable
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from .mcdvae import MCDVAE
 from .samplers import guided
 from .train import Player
 
-# %% ../nbs/16_stage2.ipynb #8c56e2b2
+# %% ../nbs/16_stage2.ipynb #286fbcc2
 @dataclass
 class Latents:
     "What the frozen autoencoder says of many clips, kept in memory."
@@ -36,9 +37,10 @@ class Latents:
     ) -> dict: # mu, std, content, caption
         "Rows by number."
         index = torch.as_tensor(index)
-        return dict(mu=self.mu[index], std=self.std[index], content=self.content[index].float(), caption=[self.caption[i] for i in index.tolist()])
+        said = [self.caption[i] for i in index.tolist()]
+        return dict(mu=self.mu[index], std=self.std[index], content=self.content[index].float(), caption=said)
 
-# %% ../nbs/16_stage2.ipynb #ca9d8f02
+# %% ../nbs/16_stage2.ipynb #40339928
 @torch.no_grad()
 def cache_latents(
     vae:MCDVAE, # frozen
@@ -59,7 +61,7 @@ def cache_latents(
         captions += item.get('caption', ['']*len(video))
     return Latents(*(torch.cat(x) for x in zip(*rows)), captions)
 
-# %% ../nbs/16_stage2.ipynb #65d7d3a2
+# %% ../nbs/16_stage2.ipynb #799ce507
 class MotionGenerator(nn.Module):
     "The DMG with all it needs to be asked: the condition, the schedule and the scale of z_m."
     def __init__(self,
@@ -78,46 +80,58 @@ class MotionGenerator(nn.Module):
         self.register_buffer('mean', torch.zeros(d, 1, 1))
         self.register_buffer('scale', torch.ones(d, 1, 1))
 
-    def fit_scale(self,
-        latents:Latents, # of the training set
-    ) -> 'MotionGenerator': # itself
-        "Remember the mean and the standard deviation of each channel of z_m."
-        self.mean.copy_(latents.mu.mean((0, 2, 3))[:, None, None])
-        var = (latents.mu - self.mean.cpu()).square().mean((0, 2, 3)) + latents.std.square().mean((0, 2, 3))
-        self.scale.copy_(var.sqrt()[:, None, None])
-        return self
+# %% ../nbs/16_stage2.ipynb #3a9989b3
+@patch
+def fit_scale(self:MotionGenerator,
+    latents:Latents, # of the training set
+) -> MotionGenerator: # itself
+    "Remember the mean and the standard deviation of each channel of z_m."
+    self.mean.copy_(latents.mu.mean((0, 2, 3))[:, None, None])
+    var = (latents.mu - self.mean.cpu()).square().mean((0, 2, 3)) + latents.std.square().mean((0, 2, 3))
+    self.scale.copy_(var.sqrt()[:, None, None])
+    return self
 
-    def normalise(self, z:Tensor) -> Tensor:
-        "z_m with mean 0 and variance 1 in each channel."
-        return (z - self.mean)/(self.scale + 1e-6)
+@patch
+def normalise(self:MotionGenerator,
+    z:Tensor, # (b d h w) as the autoencoder draws it
+) -> Tensor: # (b d h w)
+    "z_m with mean 0 and variance 1 in each channel."
+    return (z - self.mean)/(self.scale + 1e-6)
 
-    def restore(self, z:Tensor) -> Tensor:
-        "The inverse of `normalise`."
-        return z*(self.scale + 1e-6) + self.mean
+@patch
+def restore(self:MotionGenerator,
+    z:Tensor, # (b d h w) normalised
+) -> Tensor: # (b d h w) as the decoder wants it
+    "The inverse of `normalise`."
+    return z*(self.scale + 1e-6) + self.mean
 
-    def loss(self,
-        batch:dict, # rows of `Latents`
-        step:int=0, # not used
-    ) -> tuple[Tensor, dict]: # scalar, nothing further
-        "Noise a latent, ask the DMG, compare."
-        mu, std, content = (batch[k].to(self.mean.device) for k in ('mu', 'std', 'content'))
-        z = self.normalise(mu + std*torch.randn_like(std))
-        cond = {}
-        if self.condition is not None: cond = dict(zip(('tokens', 'mask'), self.condition(batch['caption'], self.drop)))
-        return diffusion_loss(self.dmg, z, self.schedule, self.kind, content=content, **cond), {}
+# %% ../nbs/16_stage2.ipynb #38f858e5
+@patch
+def loss(self:MotionGenerator,
+    batch:dict, # rows of `Latents`
+    step:int=0, # not used
+) -> tuple[Tensor, dict]: # scalar, nothing further
+    "Noise a latent, ask the DMG, compare."
+    mu, std, content = (batch[k].to(self.mean.device) for k in ('mu', 'std', 'content'))
+    z, told = self.normalise(mu + std*torch.randn_like(std)), {}
+    if self.condition is not None:
+        told['tokens'], told['mask'] = self.condition(batch['caption'], self.drop)
+    return diffusion_loss(self.dmg, z, self.schedule, self.kind, content=content, **told), {}
 
-    def denoiser(self,
-        content:Tensor, # (b c h w) f_x0
-        cond:list|None=None, # b sentences or labels; None: no condition
-        guidance:float=1., # 1: as learnt; more: exaggerate the condition
-    ) -> Callable: # `denoise(z_t, t)` for a sampler
-        "The question a sampler asks, with image, sentence and guidance built in."
-        if self.condition is None or cond is None: return lambda z, t: self.dmg(z, t, content)
-        said, null = self.condition.encode(cond), self.condition.null(len(content))
-        ask = lambda words: lambda z, t: self.dmg(z, t, content, *words)
-        return guided(ask(said), ask(null), guidance)
+# %% ../nbs/16_stage2.ipynb #f27219d9
+@patch
+def denoiser(self:MotionGenerator,
+    content:Tensor, # (b c h w) f_x0
+    cond:list|None=None, # b sentences or labels; None: no condition
+    guidance:float=1., # 1: as learnt; more: exaggerate the condition
+) -> Callable: # `denoise(z_t, t)` for a sampler
+    "The question a sampler asks, with image, sentence and guidance built in."
+    def ask(*words): return lambda z, t: self.dmg(z, t, content, *words)
+    if self.condition is None or cond is None: return ask()
+    said, null = self.condition.encode(cond), self.condition.null(len(content))
+    return guided(ask(*said), ask(*null), guidance)
 
-# %% ../nbs/16_stage2.ipynb #f5b6e700
+# %% ../nbs/16_stage2.ipynb #67f8ee89
 def stage2_player(
     generator:MotionGenerator, # to train
     lr:float=1e-3, # learning rate

@@ -223,20 +223,37 @@ def _core(s, video, later):
     mean = (frames.gather(2, pixel.long().flatten(1)[:, None].expand(-1, 3, -1)) * core[:, None]).sum(2) / core.sum(1, keepdim=True)
     return torch.where(core.sum(1, keepdim=True) >= 3 * s.unit ** 2, (mean + 1) / 2, torch.nan)
 
-# %% ../nbs/18b_tracking.ipynb #46618bf2
+# %% ../nbs/18b_tracking.ipynb #947927f9
+def _extent(s, rows, every, later):
+    "Area (n) and outline (n) of the objects, judged by what nothing hides; only `rows` have neighbours."
+    row = torch.arange(len(s.xy), device=s.xy.device)
+    own = s.own * s.near(row, 3)
+    expected = s.stamp(row) * (1 - later)
+    seen = torch.minimum(own, 1 - later)  # where another should be, nothing counts
+    claimed = s.maps.view(s.b, s.k, s.t, s.h, s.w).sum(1, keepdim=True).expand(-1, s.k, -1, -1, -1).flatten(0, 2)
+    corner = torch.stack([s.x[rows, 0, 0], s.y[rows, 0, 0]], 1).long()
+    free = (1 - _crop(claimed[rows], corner, s.own.shape[1])[0]).clamp_min(0)  # shares that no object claims
+    seen[rows] += torch.minimum((expected - own)[rows].clamp_min(0), torch.minimum(free, every[rows]))
+    outline = torch.minimum(seen, expected).sum((1, 2)) / torch.maximum(seen, expected).sum((1, 2))
+    ghosts = (s.maps * (s.maps > 0.5)).sum((1, 2)) - (own * (own > 0.5)).sum((1, 2))
+    full = math.pi * s.size ** 2
+    share = seen.sum((1, 2)) / torch.maximum(expected.sum((1, 2)), 0.1 * full)
+    return full * share + ghosts.clamp_min(0), outline
+
+# %% ../nbs/18b_tracking.ipynb #8fa3d00f
 @dataclass
 class Track:
     "What was seen of every object in every frame."
     position:Tensor  # (b k t 2) centre in pixels; where the object is not visible, the place it was last seen
     angle:Tensor     # (b k t) radians, up to the shape's symmetry
-    area:Tensor      # (b k t) pixels of its colour, what other objects hide filled in
+    area:Tensor      # (b k t) pixels of its colour, made up for what others hide
     colour:Tensor    # (b k t 3) mean colour of its core in [0,1]; nan where no core is seen
     seen:Tensor      # (b k t) mass around its centre as a share of the true area
     hidden:Tensor    # (b k t) share of it that objects painted later hide
     outline:Tensor   # (b k t) overlap with the true shape in its place: intersection over union
     visible:Tensor   # (b k t) bool: a tenth of it is seen, and 0.4 of what nothing hides
 
-# %% ../nbs/18b_tracking.ipynb #136ace55
+# %% ../nbs/18b_tracking.ipynb #8b89fd29
 def _track(video, item):
     "`track` for a few clips."
     s = Sight(video, item)
@@ -244,16 +261,12 @@ def _track(video, item):
     rows, hidden = _touching(s), torch.zeros_like(s.seen)
     every, later = torch.zeros_like(s.own), torch.zeros_like(s.own)
     _settle(s, rows)
+    _settle(s, rows[s.seen[rows] < 0.6], rounds=36)  # the more is hidden, the slower
     every[rows], later[rows], hidden[rows] = _hidden(s, rows)
     s.visible = (s.seen >= 0.1) & (s.seen >= 0.4 * (1 - hidden))
     lost = _carry(s)
     every[lost], later[lost], hidden[lost] = _hidden(s, lost)
-    row = torch.arange(len(s.xy), device=video.device)
-    ideal, near = s.stamp(row), s.own * s.near(row, 3)
-    whole = near + torch.minimum(every, (ideal - near).clamp_min(0))
-    outline = torch.minimum(whole, ideal).sum((1, 2)) / torch.maximum(whole, ideal).sum((1, 2))
-    ghosts = (s.maps * (s.maps > 0.5)).sum((1, 2)) - (near * (near > 0.5)).sum((1, 2))
-    area = whole.sum((1, 2)) + ghosts.clamp_min(0)
+    area, outline = _extent(s, torch.cat([rows, lost]), every, later)
     out = (s.xy, s.angle, area, _core(s, video, later), s.seen, hidden, outline, s.visible)
     return [v.view(s.b, s.k, s.t, *v.shape[1:]) for v in out]
 
