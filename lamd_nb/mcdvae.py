@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MCDVAE']
 
-# %% ../nbs/09_mcdvae.ipynb #9a8cfdb5
+# %% ../nbs/09_mcdvae.ipynb #97131d33
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from .core import shapes
 from .fusion import FusionDecoder
 from .motion import MotionEncoder, Posterior, change, recolour
 
-# %% ../nbs/09_mcdvae.ipynb #f7853462
+# %% ../nbs/09_mcdvae.ipynb #10cdbca6
 class MCDVAE(nn.Module):
     "The motion-content decomposed video autoencoder."
     def __init__(self,
@@ -44,8 +44,12 @@ class MCDVAE(nn.Module):
         frames:Tensor|None=None, # (b k) long: only these frames
         details:bool=False, # also return what the decoder found on the way
     ) -> Tensor: # (b 3 t h w) clip, about [-1,1]
-        "Motion and content become a clip."
-        return self.decoder(z_m, content, frames, details)
+        "Motion and content become a clip; frame 0 is the picture that was given, untouched."
+        out = self.decoder(z_m, content, frames, details)
+        video, found = out if details else (out, None)
+        known = torch.arange(video.shape[2], device=video.device)[None] if frames is None else frames
+        video = torch.where((known == 0)[:, None, :, None, None], content[0][:, :, None].to(video.dtype), video)
+        return (video, found) if details else video
 
     def forward(self,
         video:Tensor, # (b 3 t h w) clip in [-1,1]

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SHIPPED', 'shipped', 'locate', 'weights_file', 'fill', 'LaMD', 'Output']
 
-# %% ../nbs/17_pipeline.ipynb #9a3143aa
-import json
+# %% ../nbs/17_pipeline.ipynb #f3c5b27b
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +166,7 @@ def sentences(self:LaMD,
     if len(prompt) != n: raise ValueError(f'there are {len(prompt)} sentences for {n} clips: give one, or one for each')
     return list(prompt)
 
-# %% ../nbs/17_pipeline.ipynb #45e5a3a2
+# %% ../nbs/17_pipeline.ipynb #7c902130
 @dataclass
 class Output:
     "What a call gives back."
@@ -176,6 +175,7 @@ class Output:
     image:Tensor # (1 3 h w) the image as the model saw it
     note:str|None # what was done to the image to make it fit, if anything
 
+# %% ../nbs/17_pipeline.ipynb #94b38b8b
 @patch
 @torch.no_grad()
 def __call__(self:LaMD,

@@ -236,7 +236,7 @@ LABELS = dict(
     z_numbers=('Numbers in z_m', '', 'all that is generated of a clip'),
     pixel_numbers=('Numbers in the clip', '', 'all that is seen of it'))
 
-# %% ../nbs/18d_report.ipynb #f2b7fa5d
+# %% ../nbs/18d_report.ipynb #fdcf50eb
 def shown(
     name:str, # of a figure
     value:float|int|None, # measured
@@ -248,18 +248,19 @@ def shown(
     return f'{text} {unit}'.strip()
 
 def table(
-    report:dict, # from `evaluate`
+    report:dict, # from `evaluate`, or a part of it with clips and machine
 ) -> str: # Markdown
     "The report as a table, with what we wanted beside what we got."
-    rows = []
+    rows, wishes = [], TARGETS if 'seeds' in report else {}
     for name, (label, unit, why) in LABELS.items():
         if name not in report: continue
-        wanted = TARGETS.get(name, '')
+        wanted = wishes.get(name, '')
         mark = wanted and ('yes' if met(report[name], wanted) else '**no**')
         rows.append(f"| {label} | {shown(name, report[name])} | {wanted} | {mark} | {why} |")
     m, r = report['machine'], report
-    note = f"{r['clips']} held-out clips, {r['seeds']} sampling seed{'s'*(r['seeds'] > 1)}, {r['steps']} steps of {r['sampler']}, guidance {r['guidance']}."
-    return '\n'.join(['| | measured | wanted | met | |', '|---|---|---|---|---|', *rows, '', f"{note} On {m['cpu']}, {m['threads']} threads, torch {m['torch']}."])
+    how = f", {r['seeds']} sampling seed{'s'*(r['seeds'] > 1)}, {r['steps']} steps of {r['sampler']}, guidance {r['guidance']}" if wishes else ''
+    note = f"{r['clips']} held-out clips{how}. On {m['cpu']}, {m['threads']} thread{'s'*(m['threads'] > 1)}, torch {m['torch']}."
+    return '\n'.join(['| | measured | wanted | met | |', '|---|---|---|---|---|', *rows, '', note])
 
 # %% ../nbs/18d_report.ipynb #e938faac
 def standing(

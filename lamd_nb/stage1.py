@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['some_frames', 'Stage1', 'stage1_players']
 
-# %% ../nbs/11_stage1.ipynb #5f324e5a
+# %% ../nbs/11_stage1.ipynb #2b148f8f
 from typing import Callable
 
 import torch
@@ -16,7 +16,7 @@ from .losses import Critic, RateControl, adaptive_weight, critic_loss, fool_loss
 from .mcdvae import MCDVAE
 from .train import Player
 
-# %% ../nbs/11_stage1.ipynb #8dc46a67
+# %% ../nbs/11_stage1.ipynb #ae6bf937
 def some_frames(
     b:int, # clips
     total:int, # frames of a clip
@@ -29,7 +29,7 @@ def some_frames(
     if together: return 1 + torch.randint(total-k, (b, 1), device=device) + torch.arange(k, device=device)
     return 1 + torch.rand(b, total-1, device=device).argsort(1)[:, :k].sort(1)[0]
 
-# %% ../nbs/11_stage1.ipynb #0d7d0b4a
+# %% ../nbs/11_stage1.ipynb #d0824dfe
 class Stage1(nn.Module):
     "The autoencoder and its thermostat, with the loss that trains both."
     def __init__(self,
@@ -70,7 +70,7 @@ class Stage1(nn.Module):
             loss = loss + weighted_l1(small(truth), rough.float()[:, :, None], small(weight))
         return loss + perceptual(self.judge, truth, recon) if self.judge else loss
 
-# %% ../nbs/11_stage1.ipynb #57c0cc7b
+# %% ../nbs/11_stage1.ipynb #a643156a
 def stage1_players(
     stage:Stage1, # autoencoder and thermostat
     lr:float=1.5e-3, # learning rate

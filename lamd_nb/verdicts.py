@@ -129,14 +129,13 @@ def ends(
     "Where each object is at the end."
     return torch.where(seen.visible[:, :, -1, None], seen.position[:, :, -1], torch.nan)
 
-# %% ../nbs/18c_verdicts.ipynb #af3603ad
+# %% ../nbs/18c_verdicts.ipynb #fe9ffee6
 def judge(
     video:Tensor,  # (b 3 t h w) clips in [-1,1]
     item:dict,  # batch of a world that says what should have happened
 ) -> dict[str, float]:  # name to share or ratio, all 1 for perfect clips
     "All that the tracker can say of some clips, as means."
     seen = track(video, item)
-    item = item | {"video": item["video"][:, :, :1]}
     out = dict(shapes_kept=shapes_kept(seen, item), colour_mass_kept=colour_mass_kept(seen, item).clamp_max(1),
                outline=torch.where(_judged(seen, item), seen.outline[:, :, -1], torch.nan))
     if (item["named"] >= 0).all():

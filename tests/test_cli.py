@@ -1,0 +1,172 @@
+"What the four commands promise: they run from end to end, and bad input ends with one sentence, a status, and nothing left behind."
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from lamd_nb import cli
+from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.show import to_uint8, video
+
+
+def films(folder, *lengths, size=40):
+    "A folder of small videos of moving shapes."
+    for n in lengths:
+        video(ShapesWorld(size, n).batch([n])["video"], folder/f"{n}.mp4", zoom=1)
+    return folder
+
+
+def tiny(stage, out, *more):
+    "Train the tiny preset as the shell would."
+    cli.train.shell([stage, "--preset", "tiny", "--out", str(out), *map(str, more)], "lamd_train")
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    "Both stages on the world of shapes and on a folder of videos, a picture, and a picture that is none."
+    at = tmp_path_factory.mktemp("cli")
+    data = films(at/"films", 16, 19, 24)
+    for name, source in (("shapes", "worlds:shapes"), ("films", data)):
+        tiny("stage1", at/f"{name}1", "--data", source, "--steps", 4)
+        tiny("stage2", at/f"{name}2", "--data", source, "--steps", 4, "--vae", at/f"{name}1", "--clips", 8)
+    image = to_uint8(ShapesWorld(70).batch([3])["video"][0, :, 0]).permute(1, 2, 0).numpy()
+    Image.fromarray(np.pad(image, ((0, 0), (8, 8), (0, 0)))).save(at/"a.png")
+    (at/"broken.png").write_bytes(b"no picture")
+    (at/"empty").mkdir()
+    films(at/"short", 9)
+    return SimpleNamespace(at=at, data=data, image=at/"a.png", shapes=at/"shapes2/model", films=at/"films2/model")
+
+
+def test_a_run_leaves_its_record(made):
+    record = json.loads((made.at/"films2/run.json").read_text())
+    assert record["step"] == 4 and record["stage"] == "stage2" and record["preset"]["name"] == "tiny"
+    assert record["generator"]["condition"] is None, "videos without captions need no words"
+    assert json.loads((made.at/"shapes2/run.json").read_text())["generator"]["condition"]["words"] == ShapesWorld().vocabulary
+    assert len((made.at/"films1/curve.jsonl").read_text().splitlines()) == 1
+
+
+def test_resume(made):
+    for stage, name, more in (("stage1", "films1", ()), ("stage2", "shapes2", ("--vae", made.at/"shapes1", "--clips", 8))):
+        source = made.data if name == "films1" else "worlds:shapes"
+        tiny(stage, made.at/name, "--data", source, "--steps", 6, "--resume", *more)
+        record = json.loads((made.at/name/"run.json").read_text())
+        assert record["step"] == 6 and record["resumed"][0]["step"] == 4
+
+
+@pytest.mark.parametrize("model, name, n, files", [("shapes", "clip.mp4", 1, ["clip.mp4"]), ("films", "new/clip.gif", 2, ["clip_1.gif", "clip_2.gif"]),
+                                                   ("films", "strip.png", 3, ["strip.png"])])
+def test_sample(made, tmp_path, capsys, model, name, n, files):
+    words = ["--prompt", "the circle is jumping"] if model == "shapes" else []
+    cli.sample.shell(["--image", str(made.image), "--model", str(getattr(made, model)), "--out", str(tmp_path/name), "--n", str(n), "--steps", "2", *words], "lamd_sample")
+    said = capsys.readouterr()
+    paths = sorted((tmp_path/name).parent.iterdir())
+    assert [p.name for p in paths] == files and said.out.split() == [str(p) for p in paths]
+    assert "cropped" in said.err and "32 x 32" in said.err
+    if name.endswith("mp4"):
+        assert iio.imread(paths[0], plugin="pyav").shape == (16, 128, 128, 3)
+    else:
+        with Image.open(paths[0]) as picture:
+            assert getattr(picture, "n_frames", 1) == (16 if name.endswith("gif") else 1)
+
+
+def test_same_seed_same_film(made, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        cli.sample(image=str(made.image), model=str(made.shapes), out=str(tmp_path/f"{name}.gif"), steps=2, seed=seed)
+    a, b, c = ((tmp_path/f"{name}.gif").read_bytes() for name in "abc")
+    assert a == b
+    x, y = (cli.LaMD.from_pretrained(made.shapes)(made.image, steps=2, seed=s).z_m for s in (0, 1))
+    assert not torch.equal(x, y)
+
+
+def test_eval(made, tmp_path, capsys):
+    cli.evaluate.shell(["--model", str(made.shapes), "--clips", "4", "--seeds", "1", "--steps", "1", "--out", str(tmp_path/"r/report.json")], "lamd_eval")
+    report = json.loads((tmp_path/"r/report.json").read_text())
+    assert report["clips"] == 4 and 0 <= report["action_precision"] <= 1
+    assert "| The sentence is obeyed |" in capsys.readouterr().out
+    cli.evaluate.shell(["--model", str(made.films), "--data", str(made.data)], "lamd_eval")
+    assert "3 held-out clips" in capsys.readouterr().out
+
+
+SAMPLE = ["--image", "{at}/a.png", "--model", "{at}/shapes2/model", "--out", "{new}/x.mp4"]
+BAD = [
+    ("sample", [], "say --image"),
+    ("sample", ["--image", "{at}/no.png", "--out", "{new}/x.mp4"], "no such file"),
+    ("sample", ["--image", "{at}/broken.png", "--out", "{new}/x.mp4"], "broken.png"),
+    ("sample", [*SAMPLE, "--prompt", "the rde circle is jumping"], "did you mean 'red'"),
+    ("sample", [*SAMPLE, "--sampler", "euler"], "ddpm, ddim, dpmpp_2m"),
+    ("sample", [*SAMPLE, "--steps", "0"], "1 to 1000"),
+    ("sample", [*SAMPLE, "--steps", "1001"], "1 to 1000"),
+    ("sample", [*SAMPLE, "--n", "0"], "at least 1"),
+    ("sample", [*SAMPLE, "--out", "{new}/x.avi"], ".mp4, .gif or .png"),
+    ("sample", [*SAMPLE, "--model", "toy-shaps"], "toy-shapes"),
+    ("sample", [*SAMPLE, "--model", "{at}/films2/model", "--prompt", "the circle"], "no words"),
+    ("evaluate", ["--model", "{at}/films2/model"], "no words"),
+    ("evaluate", ["--model", "{at}/films2/model", "--data", "{at}/empty"], "empty"),
+    ("evaluate", ["--clips", "0"], "at least 1"),
+    ("demo", ["--model", "toy-shaps", "--out", "{new}/demo"], "toy-shapes"),
+    ("train", ["stage3", "--steps", "1"], "stage1 or stage2"),
+    ("train", ["stage1"], "--minutes"),
+    ("train", ["stage1", "--steps", "0"], "at least one step"),
+    ("train", ["stage1", "--steps", "1", "--preset", "huge"], "toy, tiny"),
+    ("train", ["stage1", "--steps", "1", "--data", "{at}/nowhere"], "nowhere"),
+    ("train", ["stage1", "--steps", "1", "--data", "{at}/empty"], "empty"),
+    ("train", ["stage1", "--steps", "1", "--data", "{at}/short"], "9 frames"),
+    ("train", ["stage1", "--steps", "1", "--precision", "half"], "auto, no or bf16"),
+    ("train", ["stage1", "--steps", "1", "--resume"], "nothing to resume"),
+    ("train", ["stage1", "--steps", "1", "--out", "{at}/shapes1"], "--resume"),
+    ("train", ["stage2", "--steps", "1"], "--vae"),
+    ("train", ["stage2", "--steps", "1", "--vae", "{at}/nowhere"], "run.json"),
+    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes2"], "no stage-I run"),
+    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1"], "--preset tiny"),
+]
+
+
+@pytest.mark.parametrize("command, words, says", BAD, ids=[f"{c}-{s}" for c, _, s in BAD])
+def test_bad_input(made, tmp_path, capsys, command, words, says):
+    words = [w.format(at=made.at, new=tmp_path/"new") for w in words]
+    if command == "train" and "--out" not in words:
+        words += ["--out", str(tmp_path/"new")]
+    before = sorted(made.at.rglob("*"))
+    with pytest.raises(SystemExit) as end:
+        getattr(cli, command).shell(words, f"lamd_{command}")
+    sentence = end.value.code
+    assert isinstance(sentence, str) and sentence.startswith(f"lamd_{command}: ") and says in sentence and "\n" not in sentence
+    assert not capsys.readouterr().out
+    assert not list(tmp_path.iterdir()) and sorted(made.at.rglob("*")) == before, "something was left behind"
+
+
+def test_a_full_disk_is_one_sentence(made, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "x.mp4")
+    monkeypatch.setattr(cli, "write_clips", full)
+    with pytest.raises(SystemExit, match="lamd_sample: No space left on device: 'x.mp4'"):
+        cli.sample.shell(["--image", str(made.image), "--model", str(made.shapes), "--steps", "1"], "lamd_sample")
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "demo"])
+def test_help(command):
+    text = getattr(cli, command).help(f"lamd_{command}")
+    assert "examples:" in text and "(default: " in text and "--pdb" not in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_from_a_real_shell(tmp_path):
+    "The little script that pip installs: help goes out with status 0, a mistake is one line and status 1, a wrong option is argparse's 2."
+    script = tmp_path/"lamd_sample"
+    script.write_text("import sys\nfrom lamd_nb.cli import sample\nif __name__ == '__main__': sys.exit(sample())\n")
+    def run(*words):
+        return subprocess.run([sys.executable, script, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    good, bad, odd = run("--help"), run("--image", "no.png"), run("--colour", "red")
+    assert good.returncode == 0 and good.stdout.startswith("usage: lamd_sample")
+    assert bad.returncode == 1 and bad.stderr == "lamd_sample: image is 'no.png', but no such file is there\n" and not bad.stdout
+    assert odd.returncode == 2 and "--colour" in odd.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["lamd_sample"]
