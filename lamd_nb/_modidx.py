@@ -353,6 +353,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lamd_nb.stage1.Stage1.__init__': ('stage1.html#stage1.__init__', 'lamd_nb/stage1.py'),
                                 'lamd_nb.stage1.Stage1.distance': ('stage1.html#stage1.distance', 'lamd_nb/stage1.py'),
                                 'lamd_nb.stage1.Stage1.reconstruct': ('stage1.html#stage1.reconstruct', 'lamd_nb/stage1.py'),
+                                'lamd_nb.stage1.shrunk': ('stage1.html#shrunk', 'lamd_nb/stage1.py'),
                                 'lamd_nb.stage1.some_frames': ('stage1.html#some_frames', 'lamd_nb/stage1.py'),
                                 'lamd_nb.stage1.stage1_players': ('stage1.html#stage1_players', 'lamd_nb/stage1.py')},
             'lamd_nb.stage2': { 'lamd_nb.stage2.Latents': ('stage2.html#latents', 'lamd_nb/stage2.py'),
