@@ -7,11 +7,11 @@ __all__ = ['Help', 'parser_of', 'sentence', 'lines', 'door', 'shell', 'record', 
            'vocabulary_of', 'prepare_stage1', 'prepare_stage2', 'save_model', 'check_train', 'train', 'checked',
            'write_clips', 'sample', 'judge_folder', 'evaluate', 'demo']
 
-# %% ../nbs/20_cli.ipynb #9fed365d
+# %% ../nbs/20_cli.ipynb #e5ff3744
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial, wraps
 from pathlib import Path
 
@@ -19,12 +19,12 @@ import av
 import torch
 from fastcore.script import anno_parser
 
-# %% ../nbs/20_cli.ipynb #3013e385
+# %% ../nbs/20_cli.ipynb #1572eb2f
 from .core import device, seed_all
 from .data.clips import Clips, open_data
 from .demo import make_demo
 from .mcdvae import MCDVAE
-from .pipeline import LaMD
+from .pipeline import LaMD, adopt
 from .presets import Preset
 from .presets import preset as preset_named
 from .report import evaluate as judge
@@ -101,7 +101,7 @@ def shell(
         return run
     return wrap
 
-# %% ../nbs/20_cli.ipynb #8de4c01e
+# %% ../nbs/20_cli.ipynb #c3c12623
 def record(
     run:str, # folder of a run
 ) -> dict: # what its run.json says
@@ -118,7 +118,7 @@ def trained_vae(
     r = record(run)
     if r.get('stage', 'stage1') != 'stage1' or 'preset' not in r: raise ValueError(f"'{run}' is no stage-I run of lamd_train: --vae wants the folder of one")
     vae, state = MCDVAE(**r['preset']['vae']), weights(run, 'vae')
-    vae.load_state_dict({k.removeprefix('vae.'): v for k, v in state.items() if k.startswith('vae.')})
+    adopt(vae, {k.removeprefix('vae.'): v for k, v in state.items() if k.startswith('vae.')}, run)
     return vae.eval().requires_grad_(False), r['preset']
 
 # %% ../nbs/20_cli.ipynb #a554425c
@@ -158,7 +158,7 @@ def prepare_stage1(
     batch, warmup = f.pop('batch'), f.pop('warmup')
     return stage1_players(Stage1(MCDVAE(**p.vae), **p.stage1), **f), source, batch, warmup, {}
 
-# %% ../nbs/20_cli.ipynb #69320284
+# %% ../nbs/20_cli.ipynb #4aad225b
 def prepare_stage2(
     p:Preset, # all sizes and settings
     source, # clips
@@ -172,12 +172,13 @@ def prepare_stage2(
     latents = cache_latents(vae.to(device()), source, clips, show=True)
     words, f = vocabulary_of(source), dict(p.fit2)
     batch, warmup = f.pop('batch'), f.pop('warmup')
-    dmg = p.dmg | dict(z_channels=first['vae']['d'], content_channels=first['vae']['widths'][-1])
+    dmg = p.dmg | dict(z_channels=first['vae']['d'], content_channels=latents.content.shape[1])
     config = dict(dmg=dmg, condition=dict(kind='text', words=words, **p.text) if words else None, **p.diffusion)
     generator = MotionGenerator(**config).fit_scale(latents)
-    return [stage2_player(generator, **f)], latents, batch, warmup, dict(vae=str(vae_run), clips=clips, vae_config=first['vae'], generator=config)
+    return [stage2_player(generator, **f)], latents, batch, warmup, dict(
+        vae=str(vae_run), clips=clips, vae_config=first['vae'], generator=config, preset=asdict(p) | {k: first[k] for k in ('vae', 'stage1', 'fit1')})
 
-# %% ../nbs/20_cli.ipynb #e4978639
+# %% ../nbs/20_cli.ipynb #11a35e1d
 def save_model(
     out:str, # folder of a stage-II run
     name:str='', # what the model is called
@@ -187,11 +188,11 @@ def save_model(
     vae, first = trained_vae(run['vae'])
     model = LaMD(size=first['size'], vae=first['vae'], generator=run['generator'], name=name)
     model.vae.load_state_dict(vae.state_dict())
-    model.generator.load_state_dict(weights(out, 'dmg'))
+    adopt(model.generator, weights(out, 'dmg'), out)
     model.save_pretrained(Path(out)/'model')
     return Path(out)/'model'
 
-# %% ../nbs/20_cli.ipynb #29557977
+# %% ../nbs/20_cli.ipynb #ab013d21
 def check_train(
     stage:str, # 'stage1' or 'stage2'
     vae:str|None, # folder of the stage-I run
@@ -199,6 +200,7 @@ def check_train(
     clips:int, # to encode
     steps:int|None, # limit
     minutes:float|None, # limit
+    nats:float|None, # rate of stage I
     precision:str, # how to compute
     resume:bool, # go on?
 ) -> None:
@@ -208,12 +210,14 @@ def check_train(
     if stage == 'stage2': record(vae)
     if clips < 1: raise ValueError(f'clips is {clips}, but at least one has to be encoded')
     if steps is None and minutes is None: raise ValueError('say how long: --steps N, --minutes M, or both')
+    if nats is not None and stage == 'stage2': raise ValueError('nats belongs to stage1: stage2 takes the latents as they are')
+    if nats is not None and not 0 < nats < float('inf'): raise ValueError(f'nats is {nats}, but a rate is a positive number')
     if precision not in ('auto', 'no', 'bf16'): raise ValueError(f"precision is '{precision}', but must be auto, no or bf16")
     old = checkpoints(out)
     if old and not resume: raise FileExistsError(f"'{out}' already holds {old[-1].name}: say --resume to go on with it, or choose another folder")
     if resume and not old: raise FileNotFoundError(f"nothing to resume: '{out}' holds no checkpoint")
 
-# %% ../nbs/20_cli.ipynb #569a4bae
+# %% ../nbs/20_cli.ipynb #fc820d26
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
@@ -229,13 +233,16 @@ def train(
     steps:int=None, # stop after so many steps
     minutes:float=None, # ... or after so many minutes, whichever comes first
     seed:int=0, # of everything random
+    nats:float=None, # stage1: rate of z_m to aim at, nats per clip, by default the preset's; more: sharper, harder to generate
     precision:str='auto', # auto (bf16 on a GPU), no or bf16
     threads:int=None, # CPU threads
     resume:bool=False, # go on from the last checkpoint in out
 ):
     "Train one stage. A run can be resumed; stage2 ends with a model in out/model."
-    check_train(stage, vae, out, clips, steps, minutes, precision, resume)
+    check_train(stage, vae, out, clips, steps, minutes, nats, precision, resume)
     p = preset_named(preset)
+    if resume and stage == 'stage1' and nats is None: nats = record(out)['preset']['stage1']['nats']
+    if nats: p = replace(p, stage1=p.stage1 | dict(nats=nats))
     source = open_data(data, p.size, p.frames)
     look_over(source)
     if threads: torch.set_num_threads(threads)

@@ -118,14 +118,14 @@ def wide(
     "A wide picture, to be pushed sideways on a narrow screen."
     return f'<div class="scroll"><img src="{src}" alt="{html.escape(alt)}"></div>'
 
-# %% ../nbs/19b_demo.ipynb #2966148c
+# %% ../nbs/19b_demo.ipynb #45ad2d6f
 def better(
     name:str, # of a figure
 ) -> str: # HTML
     "Which way a figure should go."
     wanted = TARGETS.get(name, '')
     if 'to' in wanted: return 'near 1'
-    if name in ('control_truth', 'psnr_copy_first_frame_db', 'psnr_moving_copy_db'): return '' if 'db' in name else 'must be 1'
+    if name == 'control_truth': return 'must be 1'
     return 'higher' if '>' in wanted else 'lower' if '<' in wanted or name.startswith('control') else ''
 
 def figures_table(

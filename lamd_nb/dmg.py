@@ -57,7 +57,7 @@ class DMG(nn.Module):
     "The diffusion-based motion generator: a 2-D U-Net on z_m, with content by concatenation and tokens by cross-attention."
     def __init__(self,
         z_channels:int=3, # channels of z_m
-        content_channels:int=64, # channels of the content features
+        content_channels:int=64, # channels of what it sees of the first frame
         width:int=64, # channels of the finest level
         mults:tuple=(1, 2, 3), # channels of each level, in widths
         blocks:int=2, # ResBlocks of each stage

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['centres', 'warp', 'SourceAttention', 'Timeline', 'pick', 'blend', 'each', 'grow', 'FusionDecoder']
 
-# %% ../nbs/07_fusion.ipynb #3e737ded
+# %% ../nbs/07_fusion.ipynb #039d80cf
 import math
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from .layers import Down, ResBlock, conv, zero
+from .layers import Down, ResBlock, conv, norm, zero
 
 # %% ../nbs/07_fusion.ipynb #0a77340c
 def centres(
@@ -26,7 +26,7 @@ def centres(
     y, x = (torch.linspace(1/n - 1, 1 - 1/n, n, **opt) for n in (h, w))
     return torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
 
-# %% ../nbs/07_fusion.ipynb #3b76ddda
+# %% ../nbs/07_fusion.ipynb #1d32c27d
 def warp(
     x:Tensor, # (b c h w) a picture or features
     source:Tensor, # (b k g 2 h' w') for k frames and g guesses: where each place comes from, in [-1,1]
@@ -34,12 +34,14 @@ def warp(
     "Fetch pixels from where they come from (bilinear, the border repeats)."
     (b, k, g), (h, w) = source.shape[:3], x.shape[-2:]
     grid = source.flatten(0, 2)
-    if source.shape[-2:] != (h, w): grid = F.interpolate(grid, (h, w), mode='bilinear')
+    if source.shape[-2:] != (h, w): # the way there is interpolated, not the place: exact up to the rim
+        grid = F.interpolate(grid - centres(*source.shape[-2:], grid), (h, w), mode='bilinear') + centres(h, w, grid)
     grid = rearrange(grid, '(b m) c h w -> b (m h) w c', b=b)
-    y = F.grid_sample(x, grid.to(x.dtype), padding_mode='border', align_corners=False)
+    exact = torch.promote_types(x.dtype, grid.dtype)
+    y = F.grid_sample(x.to(exact), grid.to(exact), padding_mode='border', align_corners=False)
     return rearrange(y, 'b c (k g h) w -> (b k) g c h w', k=k, g=g)
 
-# %% ../nbs/07_fusion.ipynb #1d2b5314
+# %% ../nbs/07_fusion.ipynb #fb126e5f
 class SourceAttention(nn.Module):
     "Every place of a frame asks every place of the first frame: do I come from you?"
     POS, CODE = 16, 21 # waves for a position; learned numbers of a question
@@ -49,7 +51,7 @@ class SourceAttention(nn.Module):
     ):
         super().__init__()
         self.heads, n = heads, self.CODE
-        self.ask, self.answer = conv(channels, heads*n, 'point'), conv(channels, heads*n, 'point')
+        self.norm, self.ask, self.answer = norm(channels), conv(channels, heads*n, 'point'), conv(channels, heads*n, 'point')
         self.value, self.out = conv(channels, heads*(n-2), 'point'), conv(heads*(n+3), channels, 'point')
         self.here, self.there = (nn.Parameter(.1*torch.randn(heads, n, self.POS)) for _ in range(2))
         self.near = nn.Parameter(torch.linspace(0., -1.5, heads) - 1.2) # log of how much nearness counts, for each head
@@ -71,8 +73,8 @@ class SourceAttention(nn.Module):
         h:Tensor, # (m c h w) features of m frames
     ) -> tuple[Tensor, Tensor]: # q, k (m heads h*w 24): q.k = learned likeness - nearness * squared distance in cells
         "What each place asks, and how it answers when asked."
-        xy = centres(*h.shape[-2:], h).flatten(1)
-        waves, xy = self.waves(xy), xy*h.shape[-1]/2
+        h, xy = self.norm(h), centres(*h.shape[-2:], h).flatten(1)
+        waves, xy = self.waves(xy), xy*xy.new_tensor([h.shape[-1], h.shape[-2]])[:, None]/2
         q = (self.split(self.ask(h)) + (self.here @ waves).mT)*self.CODE**-.5
         k = self.split(self.answer(h)) + (self.there @ waves).mT
         far = torch.cat([2*xy, -torch.ones_like(xy[:1])]).T*self.near.exp()[:, None, None]
@@ -87,13 +89,15 @@ class SourceAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]: # features (b*k c h w), colours (b*k heads 3 h w), source positions (b*k heads 2 h w)
         "The mixture of content, colour and position that each place is answered."
         b, (hh, ww) = len(content), h.shape[-2:]
-        value = self.split(self.value(content))
-        known = rearrange(torch.cat([x0, centres(hh, ww, x0).expand(b, -1, -1, -1)], 1), 'b c h w -> b 1 (h w) c')
-        value = torch.cat([value, known.expand(-1, self.heads, -1, -1).to(value.dtype)], -1)
-        q, k = self.questions(h)
-        got = F.scaled_dot_product_attention(q, k, repeat(value, 'b a n k -> (b t) a n k', t=len(h)//b), scale=1.)
-        got = rearrange(got, 'm a (h w) k -> m a k h w', h=hh)
-        return self.out(got.flatten(1, 2)), got[:, :, -5:-2], got[:, :, -2:]
+        with torch.autocast(h.device.type, enabled=False): # in half precision a place would be known to half a pixel
+            h, content, x0 = h.float(), content.float(), x0.float()
+            value = self.split(self.value(content))
+            known = rearrange(torch.cat([x0, centres(hh, ww, x0).expand(b, -1, -1, -1)], 1), 'b c h w -> b 1 (h w) c')
+            value = torch.cat([value, known.expand(-1, self.heads, -1, -1)], -1)
+            q, k = self.questions(h)
+            got = F.scaled_dot_product_attention(q, k, repeat(value, 'b a n k -> (b t) a n k', t=len(h)//b), scale=1.)
+            got = rearrange(got, 'm a (h w) k -> m a k h w', h=hh)
+            return self.out(got.flatten(1, 2)), got[:, :, -5:-2], got[:, :, -2:]
 
 # %% ../nbs/07_fusion.ipynb #82c239e6
 class Timeline(nn.Module):
@@ -154,7 +158,7 @@ def grow(
     "Twice as high and wide, interpolated."
     return F.interpolate(x, scale_factor=2., mode='bilinear')
 
-# %% ../nbs/07_fusion.ipynb #ad5f35fd
+# %% ../nbs/07_fusion.ipynb #a40bdfc5
 class FusionDecoder(nn.Module):
     "D_V: z_m stretched along time, fused with f_x0, then scale by scale with the content features."
     KINDS = ('plain', 'attend', 'warp')
@@ -175,7 +179,7 @@ class FusionDecoder(nn.Module):
         self.fuse0, self.fuse1 = conv(c, c, 'point'), conv(c, c, 'point')
         self.timeline, self.frame = Timeline(c, frames), ResBlock(c)
         if kind != 'plain':
-            self.source, self.after = SourceAttention(c, heads), ResBlock(c)
+            self.source, self.after = SourceAttention(c, heads), nn.Sequential(ResBlock(c), norm(c))
             self.rough = conv(c, heads + 2, 'point')
         self.skip_half, self.up_half = conv(b, b, 'point'), conv(c, b, 'point')
         self.skip_full, self.up_full = conv(a, a, 'point'), conv(b, a, 'point')
@@ -189,50 +193,59 @@ class FusionDecoder(nn.Module):
         self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g, a), nn.SiLU(), zero(conv(a, 3 + len(wish))))
         with torch.no_grad(): self.at_full[-1].bias[3:] = torch.tensor(wish)
 
-    def tell(self,
+    def meet(self,
         z:Tensor, # (b d h w)
-        content:list[Tensor], # from `ContentEncoder`
+        f:Tensor, # (b c h w) f_x0
+    ) -> Tensor: # (b c h w) one map for the whole clip
+        "z_m looks around and is added to f_x0."
+        h = self.enter(z)
+        return h + grow(self.around(h)) + self.fuse0(f)
+
+    def tell(self,
+        both:Tensor, # (b c h w) what `meet` says
+        f:Tensor, # (b c h w) f_x0
         frames:Tensor|None=None, # (b k)
     ) -> Tensor: # (b*k c h w) features of the frames asked for
-        "z_m, fused with f_x0 before and after it is stretched along time."
-        f = content[-1]
-        h = self.enter(z)
-        h = h + grow(self.around(h)) + self.fuse0(f)
-        return self.frame(pick(self.timeline(h) + self.fuse1(f)[:, :, None], frames))
+        "The map stretched along time, and f_x0 once more."
+        return self.frame(pick(self.timeline(both) + self.fuse1(f)[:, :, None], frames))
 
     def ask(self,
         h:Tensor, # (b*k c h w) what `tell` says
         f:Tensor, # (b c h w) f_x0
         x0:Tensor, # (b 3 4h 4w) first frame
-    ) -> tuple[Tensor, Tensor, dict]: # features (b*k c h w), source (b*k g 2 h w), plate (b 3 4h 4w) and rough (b*k 3 h w)
-        "Where each place comes from, what stands behind, and a small picture made of attended colours."
-        k, small, plate = len(h)//len(f), F.avg_pool2d(x0, x0.shape[-1]//f.shape[-1]), self.plate(f)
-        got, colours, source = self.source(h, f, small)
+        plate:Tensor, # (b 3 4h 4w) what stands behind
+    ) -> tuple[Tensor, Tensor, Tensor]: # features (b*k c h w), source (b*k g 2 h w), rough (b*k 3 h w)
+        "Where each place comes from, and a small picture made of attended colours."
+        still, behind = (F.avg_pool2d(x, x.shape[-1]//f.shape[-1]) for x in (x0, plate))
+        got, colours, source = self.source(h, f, still)
         h = self.after(h + got)
-        choice = torch.cat([colours, each(torch.stack([F.avg_pool2d(plate, 4), small], 1), k)], 1)
-        return h, source, dict(plate=plate, rough=blend(choice, self.rough(h)))
+        choice = torch.cat([colours, each(torch.stack([behind, still], 1), len(h)//len(f))], 1)
+        return h, source, blend(choice, self.rough(h))
 
     def forward(self,
         z:Tensor, # (b d h/4 w/4) motion latent
         content:list[Tensor], # from `ContentEncoder`: x0 and three maps
         frames:Tensor|None=None, # (b k) long: decode only these frames; None: all
         details:bool=False, # also return what was found on the way
-    ) -> Tensor|tuple[Tensor, dict]: # clip (b 3 k h w) about [-1,1]; details: rough (b*k 3 h/4 w/4), source, layers, logits
+    ) -> Tensor|tuple[Tensor, dict]: # clip (b 3 k h w) about [-1,1]; details: plate (b 3 h w), rough (b*k 3 h/4 w/4), source, layers, logits
         "Say where things come from, fetch them, and lay the layers over each other."
         x0, full, half, f = content
-        h, found = self.tell(z, content, frames), {}
+        both, found = self.meet(z, f), {}
+        h = self.tell(both, f, frames)
         b, k = len(z), len(h)//len(z)
-        if self.kind != 'plain': h, source, found = self.ask(h, f, x0)
+        if self.kind != 'plain':
+            found['plate'] = self.plate(both)
+            h, source, found['rough'] = self.ask(h, f, x0, found['plate'])
         y = grow(self.up_half(h)) + each(self.skip_half(half), k)
         if self.guesses:
             shift = rearrange(self.shift(h), 'm (g c) h w -> m g c h w', c=2)
-            source = rearrange(source + .25*shift, '(b k) ... -> b k ...', b=b)
+            source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
             y = y + self.moved_half(warp(half, source).flatten(1, 2))
             moved = warp(torch.cat([x0, self.tag(full)], 1), source)
         y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)
         y = self.at_full(torch.cat([y, moved.flatten(1, 2)], 1) if self.guesses else y)
         layers = [y[:, None, :3].tanh(), each(x0, k)[:, None]]
-        if self.kind != 'plain': layers.insert(0, each(found.pop('plate'), k)[:, None])
+        if self.kind != 'plain': layers.insert(0, each(found['plate'], k)[:, None])
         if self.guesses: layers.insert(0, moved[:, :, :3])
         layers = torch.cat(layers, 1)
         video = rearrange(blend(layers, y[:, 3:]), '(b k) c h w -> b c k h w', b=b)

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'Preset', 'preset']
 # %% ../nbs/19_presets.ipynb #ce25738f
 from dataclasses import dataclass, replace
 
-# %% ../nbs/19_presets.ipynb #177ebb35
+# %% ../nbs/19_presets.ipynb #ef102301
 @dataclass(frozen=True)
 class Preset:
     "All the choices behind a model."
@@ -17,26 +17,26 @@ class Preset:
     frames:int # frames of a clip
     vae:dict # arguments of `MCDVAE`
     stage1:dict # arguments of `Stage1`
-    dmg:dict # arguments of `DMG`
+    dmg:dict # arguments of `DMG`, but for the channels it reads and writes: they follow from the autoencoder
     text:dict # arguments of the condition, without its words
     diffusion:dict # schedule, kind and drop of `MotionGenerator`
     fit1:dict # batch and optimiser of stage I
     fit2:dict # batch and optimiser of stage II
 
-# %% ../nbs/19_presets.ipynb #72300913
+# %% ../nbs/19_presets.ipynb #da8dfc72
 PRESETS = {p.name: p for p in [
     Preset('toy', 64, 16,
         vae=dict(d=3, frames=16, widths=(16, 32, 64), motion_width=64, kind='warp', heads=2),
-        stage1=dict(nats=200., anneal=3000, extra=6., k=4),
-        dmg=dict(z_channels=3, content_channels=64, width=64, mults=(1, 2, 2), token_dim=128),
+        stage1=dict(nats=500., anneal=2500, extra=6., k=4),
+        dmg=dict(width=64, mults=(1, 2, 2), token_dim=128),
         text=dict(dim=128, depth=2, heads=4, max_len=16),
         diffusion=dict(schedule='cosine', kind='v', drop=.1),
-        fit1=dict(batch=4, lr=1.5e-3, ema=.999, warmup=100),
+        fit1=dict(batch=4, lr=1e-3, ema=.999, warmup=100),
         fit2=dict(batch=32, lr=1e-3, ema=.999, warmup=200)),
     Preset('tiny', 32, 16,
         vae=dict(d=3, frames=16, widths=(8, 16, 16), motion_width=16, kind='warp', heads=2),
         stage1=dict(nats=60., anneal=200, extra=6., k=2),
-        dmg=dict(z_channels=3, content_channels=16, width=16, mults=(1, 1, 1), token_dim=16),
+        dmg=dict(width=16, mults=(1, 1, 1), token_dim=16),
         text=dict(dim=16, depth=1, heads=2, max_len=16),
         diffusion=dict(schedule='cosine', kind='v', drop=.1),
         fit1=dict(batch=4, lr=2e-3, ema=.99, warmup=20),

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['some_frames', 'shrunk', 'Stage1', 'stage1_players']
 
-# %% ../nbs/11_stage1.ipynb #2b148f8f
+# %% ../nbs/11_stage1.ipynb #dd4237b9
 from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses import Critic, RateControl, adaptive_weight, critic_loss, fool_loss, moving_weight, perceptual, weighted_l1
+from .losses import Critic, RateControl, adaptive_weight, critic_loss, fool_loss, moving_weight, perceptual, total_variation, weighted_l1
 from .mcdvae import MCDVAE
+from .motion import Posterior
 from .train import Player
 
 # %% ../nbs/11_stage1.ipynb #ae6bf937
@@ -37,7 +38,7 @@ def shrunk(
     "Frames averaged down, each a clip of its own."
     return F.avg_pool2d(video.transpose(1, 2).flatten(0, 1), video.shape[-1]//side)[:, :, None]
 
-# %% ../nbs/11_stage1.ipynb #e3fa5779
+# %% ../nbs/11_stage1.ipynb #a6505b14
 class Stage1(nn.Module):
     "The autoencoder and its thermostat, with the loss that trains both."
     def __init__(self,
@@ -46,12 +47,25 @@ class Stage1(nn.Module):
         anneal:int=2000, # steps until the rate must be reached
         extra:float=6., # how much more moving pixels count
         k:int=4, # frames decoded in a step
+        reach:float=1/16, # how far around moving pixels their weight counts, as a share of the width
+        plate:float=.3, # how much the plate counts
+        tv:float=.2, # price of the source's total variation
+        mean_share:float=.25, # share of the clips that are decoded from the mean of z_m
         blind:bool=True, # false colours for the motion encoder
         judge:Callable|None=None, # perceptual judge of images, or none
     ):
         super().__init__()
+        if not 0 <= mean_share <= 1: raise ValueError(f'mean_share is {mean_share}, but must be a share from 0 to 1')
         self.vae, self.rate = vae, RateControl(nats, anneal=anneal)
-        self.extra, self.k, self.blind, self.judge = extra, k, blind, judge
+        self.extra, self.k, self.reach, self.plate, self.tv = extra, k, reach, plate, tv
+        self.mean_share, self.blind, self.judge = mean_share, blind, judge
+
+    def draw(self,
+        q:Posterior, # of z_m
+    ) -> Tensor: # (b d h w)
+        "A draw from q; for some clips its mean, which teaches the decoder and tells the encoder nothing."
+        plain = torch.rand(len(q.mu), 1, 1, 1, device=q.mu.device) < self.mean_share
+        return torch.where(plain, q.mu.detach(), q.sample())
 
     def reconstruct(self,
         video:Tensor, # (b 3 t h w) clips
@@ -60,7 +74,7 @@ class Stage1(nn.Module):
         "Encode all frames, decode some."
         frames = some_frames(len(video), video.shape[2], self.k, together, video.device)
         q = self.vae.encode(video, self.blind)
-        recon, found = self.vae.decode(q.sample(), self.vae.content(video[:, :, 0]), frames, details=True)
+        recon, found = self.vae.decode(self.draw(q), self.vae.content(video[:, :, 0]), frames, details=True)
         truth = video.transpose(1, 2)[torch.arange(len(video), device=video.device)[:, None], frames].transpose(1, 2)
         return truth, recon.float(), q, found
 
@@ -68,17 +82,19 @@ class Stage1(nn.Module):
         truth:Tensor, # (b 3 k h w)
         recon:Tensor, # (b 3 k h w)
         x0:Tensor, # (b 3 h w)
-        rough:Tensor|None=None, # (b*k 3 h/4 w/4) the attention's own small picture
+        found:dict, # what the decoder found on the way
     ) -> Tensor: # scalar
-        "Weighted L1, the same on the attention's small picture, and a perceptual judge if there is one."
-        weight = moving_weight(truth, x0, self.extra)
+        "Weighted L1 on the clip and on the attention's small picture, L1 on the plate, total variation, and a judge if there is one."
+        weight = moving_weight(truth, x0, self.extra, reach=self.reach)
         loss = weighted_l1(truth, recon, weight)
-        if rough is not None:
-            side = rough.shape[-1]
-            loss = loss + weighted_l1(shrunk(truth, side), rough.float()[:, :, None], shrunk(weight, side))
+        if 'rough' in found:
+            side = found['rough'].shape[-1]
+            loss = loss + weighted_l1(shrunk(truth, side), found['rough'].float()[:, :, None], shrunk(weight, side))
+        if 'plate' in found: loss = loss + self.plate*(truth - found['plate'].float()[:, :, None]).abs().mean()
+        if 'source' in found: loss = loss + self.tv*total_variation(found['source'])
         return loss + perceptual(self.judge, truth, recon) if self.judge else loss
 
-# %% ../nbs/11_stage1.ipynb #a643156a
+# %% ../nbs/11_stage1.ipynb #7c909ed1
 def stage1_players(
     stage:Stage1, # autoencoder and thermostat
     lr:float=1.5e-3, # learning rate
@@ -91,7 +107,7 @@ def stage1_players(
     def vae_loss(batch, step):
         x0, playing = batch['video'][:, :, 0], critic is not None and players[1].taken > 0
         truth, recon, q, found = stage.reconstruct(batch['video'], critic is not None)
-        rec = stage.distance(truth, recon, x0, found.get('rough'))
+        rec = stage.distance(truth, recon, x0, found)
         loss = rec + stage.rate(q.kl(), step)
         logs = dict(l1=(truth - recon).abs().mean(), nats=q.kl().mean(), beta=stage.rate.log_beta.exp())
         batch.update(truth=truth, recon=recon.detach(), x0=x0)

@@ -462,7 +462,7 @@ class Run:
         path = self.out/'run.json'
         with disk(self.out, path): write_json(path, {**self.record, 'step': step, 'seconds': round(seconds, 1)})
 
-# %% ../nbs/10_train.ipynb #4076105b
+# %% ../nbs/10_train.ipynb #e7d367a2
 @patch
 def flush(self: Run) -> None:
     "Append the mean of the rows kept to the curve."
@@ -482,10 +482,10 @@ def log(self: Run, row: dict, every: int) -> None:
 
 @patch
 def save(self: Run, step: int, seconds: float) -> float:
-    "Write a checkpoint, then curve and record; all processes wait for it. Returns `seconds`."
+    "Write the curve, then a checkpoint and the record; all processes wait for it. Returns `seconds`."
     if self.writes:
-        save_checkpoint(self.out, self.players, step, seconds)
         self.flush()
+        save_checkpoint(self.out, self.players, step, seconds)
         self.note(step, seconds)
     self.accelerator.wait_for_everyone()
     return seconds

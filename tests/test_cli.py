@@ -1,6 +1,7 @@
 "What the four commands promise: they run from end to end, and bad input ends with one sentence, a status, and nothing left behind."
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ def made(tmp_path_factory):
     at = tmp_path_factory.mktemp("cli")
     data = films(at/"films", 16, 19, 24)
     for name, source in (("shapes", "worlds:shapes"), ("films", data)):
-        tiny("stage1", at/f"{name}1", "--data", source, "--steps", 4)
+        tiny("stage1", at/f"{name}1", "--data", source, "--steps", 4, *(("--nats", 90) if name == "films" else ()))
         tiny("stage2", at/f"{name}2", "--data", source, "--steps", 4, "--vae", at/f"{name}1", "--clips", 8)
     image = to_uint8(ShapesWorld(70).batch([3])["video"][0, :, 0]).permute(1, 2, 0).numpy()
     Image.fromarray(np.pad(image, ((0, 0), (8, 8), (0, 0)))).save(at/"a.png")
@@ -50,8 +51,18 @@ def test_a_run_leaves_its_record(made):
     record = json.loads((made.at/"films2/run.json").read_text())
     assert record["step"] == 4 and record["stage"] == "stage2" and record["preset"]["name"] == "tiny"
     assert record["generator"]["condition"] is None, "videos without captions need no words"
+    assert record["preset"]["stage1"]["nats"] == 90, "stage II keeps what its autoencoder was trained with"
     assert json.loads((made.at/"shapes2/run.json").read_text())["generator"]["condition"]["words"] == ShapesWorld().vocabulary
     assert len((made.at/"films1/curve.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_of_another_version_is_one_sentence(made, tmp_path):
+    shutil.copytree(made.at/"shapes1", tmp_path/"old")
+    record = json.loads((tmp_path/"old/run.json").read_text())
+    record["preset"]["vae"]["widths"] = [8, 16, 24]
+    (tmp_path/"old/run.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="tensors do not fit.*another version of lamd_nb"):
+        tiny("stage2", tmp_path/"new", "--vae", tmp_path/"old", "--steps", 1, "--clips", 8)
 
 
 def test_resume(made):
@@ -60,6 +71,7 @@ def test_resume(made):
         tiny(stage, made.at/name, "--data", source, "--steps", 6, "--resume", *more)
         record = json.loads((made.at/name/"run.json").read_text())
         assert record["step"] == 6 and record["resumed"][0]["step"] == 4
+        assert name != "films1" or record["preset"]["stage1"]["nats"] == 90, "a resumed run forgets nothing"
 
 
 @pytest.mark.parametrize("model, name, n, files", [("shapes", "clip.mp4", 1, ["clip.mp4"]), ("films", "new/clip.gif", 2, ["clip_1.gif", "clip_2.gif"]),
@@ -121,6 +133,9 @@ BAD = [
     ("train", ["stage1", "--steps", "1", "--data", "{at}/empty"], "empty"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/short"], "9 frames"),
     ("train", ["stage1", "--steps", "1", "--precision", "half"], "auto, no or bf16"),
+    ("train", ["stage1", "--steps", "1", "--nats", "0"], "positive"),
+    ("train", ["stage1", "--steps", "1", "--nats", "nan"], "positive"),
+    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1", "--nats", "100"], "belongs to stage1"),
     ("train", ["stage1", "--steps", "1", "--resume"], "nothing to resume"),
     ("train", ["stage1", "--steps", "1", "--out", "{at}/shapes1"], "--resume"),
     ("train", ["stage2", "--steps", "1"], "--vae"),

@@ -9,10 +9,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lamd_nb import LaMD
+from lamd_nb.pipeline import shipped
 
 WORDS = ["the", "red", "circle", "is", "sliding", "left"]
 TINY = dict(size=32, vae=dict(widths=(8, 8, 16), motion_width=8),
-            generator=dict(dmg=dict(content_channels=16, width=16, mults=(1, 1, 1), token_dim=16),
+            generator=dict(dmg=dict(content_channels=64, width=16, mults=(1, 1, 1), token_dim=16),
                            condition=dict(kind="text", words=WORDS, dim=16, depth=1, heads=2, max_len=8)))
 
 
@@ -99,6 +100,18 @@ def test_weights_of_another_config(saved):
     save_file(state | {first: torch.zeros(3)}, saved/"model.safetensors")
     with pytest.raises(ValueError, match="another config"):
         LaMD.from_pretrained(saved)
+
+
+def test_a_generator_that_sees_less_is_of_another_version():
+    old = {**TINY["generator"], "dmg": TINY["generator"]["dmg"] | dict(content_channels=16)}
+    with pytest.raises(ValueError, match="reads 16 channels of the first frame, but is shown 64"):
+        LaMD(**TINY | dict(generator=old))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_weights_make_a_clip(name):
+    lamd = LaMD.from_pretrained(name)
+    assert lamd(torch.zeros(3, lamd.size, lamd.size), steps=1).video.shape == (1, 3, 16, lamd.size, lamd.size)
 
 
 def test_pickle_is_refused_unread(saved):
