@@ -176,7 +176,7 @@ def prepare_stage2(
     config = dict(dmg=dmg, condition=dict(kind='text', words=words, **p.text) if words else None, **p.diffusion)
     generator = MotionGenerator(**config).fit_scale(latents)
     return [stage2_player(generator, **f)], latents, batch, warmup, dict(
-        vae=str(vae_run), clips=clips, vae_config=first['vae'], generator=config, preset=asdict(p) | {k: first[k] for k in ('vae', 'stage1', 'fit1')})
+        vae=str(vae_run), clips=clips, generator=config, preset=asdict(p) | {k: first[k] for k in ('vae', 'stage1', 'fit1')})
 
 # %% ../nbs/20_cli.ipynb #11a35e1d
 def save_model(
