@@ -162,6 +162,7 @@ def grow(
 class FusionDecoder(nn.Module):
     "D_V: z_m stretched along time, fused with f_x0, then scale by scale with the content features."
     KINDS = ('plain', 'attend', 'warp')
+    BESIDE = HINTS = 0 # layers and further maps that a subclass adds (chapter 07b)
     def __init__(self,
         d:int=3, # channels of z_m
         frames:int=16, # frames of a clip, a multiple of 4
@@ -189,8 +190,8 @@ class FusionDecoder(nn.Module):
         if kind != 'plain':
             self.plate = nn.Sequential(conv(c, b), nn.SiLU(), nn.Upsample(scale_factor=2.), conv(b, b), nn.SiLU(),
                                        nn.Upsample(scale_factor=2.), conv(b, 3), nn.Tanh())
-        wish = [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # at first: more of the first frame than of anything else
-        self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g, a), nn.SiLU(), zero(conv(a, 3 + len(wish))))
+        wish = [3.]*self.BESIDE + [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # at first: more of the first frame than of anything else
+        self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g + self.HINTS, a), nn.SiLU(), zero(conv(a, 3 + len(wish))))
         with torch.no_grad(): self.at_full[-1].bias[3:] = torch.tensor(wish)
 
     def meet(self,
@@ -222,6 +223,15 @@ class FusionDecoder(nn.Module):
         choice = torch.cat([colours, each(torch.stack([behind, still], 1), len(h)//len(f))], 1)
         return h, source, blend(choice, self.rough(h))
 
+    def beside(self,
+        h:Tensor, # (b*k c h w) features of the frames, after asking
+        source:Tensor, # (b k g 2 h w) where each place comes from
+        content:list[Tensor], # from `ContentEncoder`
+        plate:Tensor, # (b 3 4h 4w) what stands behind
+    ) -> tuple[list, list, dict]: # further layers (b*k n 3 4h 4w), further maps (b*k c 4h 4w), what was found on the way
+        "What a subclass lays beside the other layers: here nothing."
+        return [], [], {}
+
     def forward(self,
         z:Tensor, # (b d h/4 w/4) motion latent
         content:list[Tensor], # from `ContentEncoder`: x0 and three maps
@@ -230,7 +240,7 @@ class FusionDecoder(nn.Module):
     ) -> Tensor|tuple[Tensor, dict]: # clip (b 3 k h w) about [-1,1]; details: plate (b 3 h w), rough (b*k 3 h/4 w/4), source, layers, logits
         "Say where things come from, fetch them, and lay the layers over each other."
         x0, full, half, f = content
-        both, found = self.meet(z, f), {}
+        both, found, layers, maps = self.meet(z, f), {}, [], []
         h = self.tell(both, f, frames)
         b, k = len(z), len(h)//len(z)
         if self.kind != 'plain':
@@ -242,12 +252,13 @@ class FusionDecoder(nn.Module):
             source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
             y = y + self.moved_half(warp(half, source).flatten(1, 2))
             moved = warp(torch.cat([x0, self.tag(full)], 1), source)
+            layers, maps, more = self.beside(h, source, content, found['plate'])
+            found |= more | dict(source=source)
+            layers, maps = [*layers, moved[:, :, :3]], [moved.flatten(1, 2), *maps]
         y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)
-        y = self.at_full(torch.cat([y, moved.flatten(1, 2)], 1) if self.guesses else y)
-        layers = [y[:, None, :3].tanh(), each(x0, k)[:, None]]
-        if self.kind != 'plain': layers.insert(0, each(found['plate'], k)[:, None])
-        if self.guesses: layers.insert(0, moved[:, :, :3])
-        layers = torch.cat(layers, 1)
+        y = self.at_full(torch.cat([y, *maps], 1))
+        if self.kind != 'plain': layers.append(each(found['plate'], k)[:, None])
+        layers = torch.cat([*layers, y[:, None, :3].tanh(), each(x0, k)[:, None]], 1)
         video = rearrange(blend(layers, y[:, 3:]), '(b k) c h w -> b c k h w', b=b)
         if not details: return video
-        return video, found | dict(layers=layers, logits=y[:, 3:]) | (dict(source=source) if self.guesses else {})
+        return video, found | dict(layers=layers, logits=y[:, 3:])

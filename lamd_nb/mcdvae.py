@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .content import ContentEncoder
 from .core import shapes
-from .fusion import FusionDecoder
 from .motion import MotionEncoder, Posterior, change, recolour
+from .slots import decoder
 
 # %% ../nbs/09_mcdvae.ipynb #10cdbca6
 class MCDVAE(nn.Module):
@@ -22,14 +22,14 @@ class MCDVAE(nn.Module):
         frames:int=16, # frames of a clip, a multiple of 4
         widths:tuple=(16, 32, 64), # channels of the content features at full, half and quarter size
         motion_width:int=64, # channels of the motion encoder
-        kind:str='warp', # how the decoder fuses: 'plain', 'attend' or 'warp'
+        kind:str='warp', # how the decoder fuses: 'plain', 'attend', 'warp' or 'slots'
         heads:int=2, # guesses of where a place comes from
     ):
         super().__init__()
         self.config = dict(d=d, frames=frames, widths=tuple(widths), motion_width=motion_width, kind=kind, heads=heads)
         self.content = ContentEncoder(widths)
         self.motion = MotionEncoder(d, frames, motion_width, 2*motion_width)
-        self.decoder = FusionDecoder(d, frames, widths, kind, heads)
+        self.decoder = decoder(kind, d=d, frames=frames, widths=widths, heads=heads)
 
     def encode(self,
         video:Tensor, # (b 3 t h w) clip in [-1,1]

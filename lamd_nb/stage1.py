@@ -10,6 +10,7 @@ from typing import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .losses import Critic, RateControl, adaptive_weight, critic_loss, fool_loss, moving_weight, perceptual, total_variation, weighted_l1
@@ -84,12 +85,13 @@ class Stage1(nn.Module):
         x0:Tensor, # (b 3 h w)
         found:dict, # what the decoder found on the way
     ) -> Tensor: # scalar
-        "Weighted L1 on the clip and on the attention's small picture, L1 on the plate, total variation, and a judge if there is one."
+        "Weighted L1 on the clip, the cut-outs and the attention's small picture, L1 on the plate, total variation, and a judge if there is one."
         weight = moving_weight(truth, x0, self.extra, reach=self.reach)
         loss = weighted_l1(truth, recon, weight)
         if 'rough' in found:
             side = found['rough'].shape[-1]
             loss = loss + weighted_l1(shrunk(truth, side), found['rough'].float()[:, :, None], shrunk(weight, side))
+        if 'cutouts' in found: loss = loss + weighted_l1(truth, rearrange(found['cutouts'].float(), '(b k) c h w -> b c k h w', b=len(x0)), weight)
         if 'plate' in found: loss = loss + self.plate*(truth - found['plate'].float()[:, :, None]).abs().mean()
         if 'source' in found: loss = loss + self.tv*total_variation(found['source'])
         return loss + perceptual(self.judge, truth, recon) if self.judge else loss

@@ -547,7 +547,8 @@ def rewind(
     curve.write_text(''.join(f'{x}\n' for x in rows if json.loads(x)['step'] <= run.step))
     if run.step and past.exists():
         first, again = json.loads(past.read_text()), {k: run.record[k] for k in ('command', 'start')}
-        run.record = {**run.record, 'start': first['start'], 'resumed': [*first.get('resumed', []), dict(step=run.step, **again)]}
+        resumed = [*first.get('resumed', []), dict(step=run.step, **again)]
+        run.record = {**run.record, **{k: first[k] for k in again}, 'resumed': resumed}
 
 # %% ../nbs/10_train.ipynb #d341120c
 def open_run(

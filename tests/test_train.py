@@ -72,12 +72,15 @@ def test_resumed_equals_straight(tmp_path):
     assert [{k: v for k, v in r.items() if k not in timing} for r in whole[10:]] == [{k: v for k, v in r.items() if k not in timing} for r in rest]
 
 
-def test_resume_keeps_elapsed_seconds_and_curve(tmp_path):
+def test_resume_keeps_commands_seconds_and_curve(tmp_path, monkeypatch):
+    say = lambda *words: monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", *words])
+    say("--steps", "30")
     for row in fit(game(), stream(Numbers(), 4), steps=30, out=tmp_path, save_steps=10, log_every=5):
         time.sleep(.005)
         if row["step"] == 17:
             break
     at_10 = json.loads((tmp_path / "checkpoint-00000010" / "state.json").read_text())["seconds"]
+    say("--resume")
     first = next(fit(game(), stream(Numbers(), 4), steps=30, out=tmp_path, resume=True, log_every=5))
     assert first["step"] == 11 and at_10 < first["seconds"] < at_10 + 5
     list(fit(game(), stream(Numbers(), 4), steps=30, out=tmp_path, resume=True, log_every=5))
@@ -85,6 +88,7 @@ def test_resume_keeps_elapsed_seconds_and_curve(tmp_path):
     assert steps == [5, 10, 15, 20, 25, 30]
     record = json.loads((tmp_path / "run.json").read_text())
     assert [r["step"] for r in record["resumed"]] == [10, 10] and record["step"] == 30
+    assert [record["command"], *(r["command"] for r in record["resumed"])] == ["train.py --steps 30", *["train.py --resume"]*2]
     assert os.uname().nodename not in json.dumps(record["machine"])
 
 
