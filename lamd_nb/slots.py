@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from .fusion import FusionDecoder, centres, each, grow, warp
 from .layers import conv
 
-# %% ../nbs/07b_slots.ipynb #69c70a9e
+# %% ../nbs/07b_slots.ipynb #3a6a54d2
 def rigid_fit(
     here:Tensor, # (m 2 n) places of a frame
     there:Tensor, # (m 2 n) where in the first frame each comes from, in the same unit
     weight:Tensor, # (m s n) how much each counts for each slot, 0 or more
     stiff:float|Tensor=.05, # how strongly a slot prefers not to turn, in units squared
+    spin:Tensor|float=0., # (m s 2) what is said of the turn directly: added to the cosine's part and to the sine's, in units squared
 ) -> tuple[Tensor, Tensor, Tensor]: # mean of here (m s 2), mean of there (m s 2), turn (m s 2 2)
     "The turn and shift of each slot that fits its votes best (Kabsch, weighted, in the plane)."
     total = weight.sum(-1, keepdim=True)
@@ -30,7 +31,7 @@ def rigid_fit(
     a, way = mean(here), mean(there - here)
     c = einsum(w, there, here, 'm s n, m c n, m d n -> m s c d') - (a + way)[..., None]*a[..., None, :]
     c = c*sure[..., None]
-    along, across = stiff + c[..., 0, 0] + c[..., 1, 1], c[..., 1, 0] - c[..., 0, 1]
+    along, across = (torch.stack([stiff + c[..., 0, 0] + c[..., 1, 1], c[..., 1, 0] - c[..., 0, 1]], -1) + spin).unbind(-1)
     cos, sin = torch.stack([along, across])/(along**2 + across**2 + 1e-8).sqrt()
     return a, a + sure*way, torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
@@ -156,7 +157,7 @@ class SlotMasks(nn.Module):
                 middles = share @ places/(share.sum(-1, keepdim=True) + 1e-6)
             return self.shares(v.flatten(2).mT, middles, say).unflatten(2, v.shape[-2:])
 
-# %% ../nbs/07b_slots.ipynb #d7ff54d8
+# %% ../nbs/07b_slots.ipynb #53fdb90a
 class SlotDecoder(FusionDecoder):
     "The decoder that fetches, with one layer more: cut-outs of the first frame, moved as one over the filled ground."
     KINDS, BESIDE, HINTS = ('warp',), 1, 4
@@ -168,7 +169,7 @@ class SlotDecoder(FusionDecoder):
         things:int=4, # slots beside the ground
     ):
         super().__init__(d, frames, widths, 'warp', heads)
-        self.slots, self.vote = SlotMasks(widths, things), conv(widths[-1], 2*heads, 'point')
+        self.slots, self.vote = SlotMasks(widths, things), conv(widths[-1], 4*heads, 'point')
         self.stiff = nn.Parameter(torch.tensor(-3.)) # logarithm of what holds a turn back, in cells squared
         nn.init.normal_(self.vote.weight, std=.02)
         nn.init.zeros_(self.vote.bias)
@@ -180,13 +181,13 @@ class SlotDecoder(FusionDecoder):
     ) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s)
         "Every place votes for the slot that owns its source."
         cells, flat = source.shape[-2:], 'm g c h w -> m c (g h w)'
-        loud, order = self.vote(h.float()).clamp(-8, 8).chunk(2, 1)
+        loud, *words = self.vote(h.float()).clamp(-8, 8).chunk(4, 1)
         weight = warp(F.avg_pool2d(masks[:, 1:], masks.shape[-1]//cells[1]), source)*loud.exp()[:, :, None]
         weight, unit = rearrange(weight, 'm g s h w -> m s (g h w)'), source.new_tensor([cells[1]/2, cells[0]/2])[:, None, None]
         there = source.flatten(0, 1)*unit
         here = (centres(*cells, source)*unit).expand_as(there)
-        order = einsum(weight, rearrange(order, 'm g h w -> m (g h w)'), 'm s n, m n -> m s')/(weight.sum(-1) + 1e-3)
-        return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp()), order
+        words = einsum(weight, rearrange(words, 'v m g h w -> m v (g h w)'), 'm s n, m v n -> m s v')/(weight.sum(-1, keepdim=True) + 1e-3)
+        return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp(), words[..., 1:]), words[..., 0]
 
     def beside(self,
         h:Tensor, # (b*k c h w) features of the frames, after asking
