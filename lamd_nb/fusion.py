@@ -190,7 +190,7 @@ class FusionDecoder(nn.Module):
         if kind != 'plain':
             self.plate = nn.Sequential(conv(c, b), nn.SiLU(), nn.Upsample(scale_factor=2.), conv(b, b), nn.SiLU(),
                                        nn.Upsample(scale_factor=2.), conv(b, 3), nn.Tanh())
-        wish = [3.]*self.BESIDE + [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # at first: more of the first frame than of anything else
+        wish = [3.]*self.BESIDE + [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # at first: more of the first frame than of anything else here
         self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g + self.HINTS, a), nn.SiLU(), zero(conv(a, 3 + len(wish))))
         with torch.no_grad(): self.at_full[-1].bias[3:] = torch.tensor(wish)
 
@@ -227,7 +227,6 @@ class FusionDecoder(nn.Module):
         h:Tensor, # (b*k c h w) features of the frames, after asking
         source:Tensor, # (b k g 2 h w) where each place comes from
         content:list[Tensor], # from `ContentEncoder`
-        plate:Tensor, # (b 3 4h 4w) what stands behind
     ) -> tuple[list, list, dict]: # further layers (b*k n 3 4h 4w), further maps (b*k c 4h 4w), what was found on the way
         "What a subclass lays beside the other layers: here nothing."
         return [], [], {}
@@ -252,7 +251,7 @@ class FusionDecoder(nn.Module):
             source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
             y = y + self.moved_half(warp(half, source).flatten(1, 2))
             moved = warp(torch.cat([x0, self.tag(full)], 1), source)
-            layers, maps, more = self.beside(h, source, content, found['plate'])
+            layers, maps, more = self.beside(h, source, content)
             found |= more | dict(source=source)
             layers, maps = [*layers, moved[:, :, :3]], [moved.flatten(1, 2), *maps]
         y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)

@@ -106,7 +106,7 @@ def farthest(
         far = torch.minimum(far, (x - chosen[-1][0][:, None]).square().sum(-1))
     return tuple(torch.stack(v, 1) for v in zip(*chosen))
 
-# %% ../nbs/07b_slots.ipynb #96bbdabc
+# %% ../nbs/07b_slots.ipynb #db931dd0
 class SlotMasks(nn.Module):
     "Soft masks of the ground and of a few things: k-means in colour, place and learned features of the first frame."
     def __init__(self,
@@ -151,16 +151,18 @@ class SlotMasks(nn.Module):
             places = F.avg_pool2d(v, v.shape[-1]//content[-1].shape[-1]).flatten(2).mT
             ground = places.median(1, keepdim=True)[0]
             things, away = farthest(places, ground, self.things)
-            middles, say = torch.cat([ground, things], 1), F.pad(6*F.logsigmoid(10*(away - self.clear.exp())), (1, 0))[..., None]
+            middles = torch.cat([ground, things], 1)
+            say = 6*F.logsigmoid(10*(away - self.clear.exp())) # a soft step: near 0 above delta squared, falling below it
+            say = F.pad(say, (1, 0))[..., None]                # the ground always has its say
             for _ in range(self.rounds):
                 share = self.shares(places, middles, say)
                 middles = share @ places/(share.sum(-1, keepdim=True) + 1e-6)
             return self.shares(v.flatten(2).mT, middles, say).unflatten(2, v.shape[-2:])
 
-# %% ../nbs/07b_slots.ipynb #53fdb90a
+# %% ../nbs/07b_slots.ipynb #68140ba5
 class SlotDecoder(FusionDecoder):
     "The decoder that fetches, with one layer more: cut-outs of the first frame, moved as one over the filled ground."
-    KINDS, BESIDE, HINTS = ('warp',), 1, 4
+    BESIDE, HINTS = 1, 4
     def __init__(self,
         d:int=3, # channels of z_m
         frames:int=16, # frames of a clip, a multiple of 4
@@ -181,7 +183,7 @@ class SlotDecoder(FusionDecoder):
     ) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s)
         "Every place votes for the slot that owns its source."
         cells, flat = source.shape[-2:], 'm g c h w -> m c (g h w)'
-        loud, *words = self.vote(h.float()).clamp(-8, 8).chunk(4, 1)
+        loud, *words = self.vote(h.float()).clamp(-8, 8).chunk(4, 1) # bounded, as `loud` becomes a power of e
         weight = warp(F.avg_pool2d(masks[:, 1:], masks.shape[-1]//cells[1]), source)*loud.exp()[:, :, None]
         weight, unit = rearrange(weight, 'm g s h w -> m s (g h w)'), source.new_tensor([cells[1]/2, cells[0]/2])[:, None, None]
         there = source.flatten(0, 1)*unit
@@ -193,7 +195,6 @@ class SlotDecoder(FusionDecoder):
         h:Tensor, # (b*k c h w) features of the frames, after asking
         source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
         content:list[Tensor], # from `ContentEncoder`
-        plate:Tensor, # (b 3 4h 4w) not used: the ground is filled
     ) -> tuple[list, list, dict]: # the layer of cut-outs, its picture and cover as hints, masks and picture as found
         "Cut, vote, move, lay over each other."
         x0, k = content[0], source.shape[1]

@@ -26,6 +26,7 @@ from lamd_nb.verdicts import judge
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"
 ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1
     "warp": ({}, {}),
+    "slots": (dict(kind="slots"), {}),
     "attend": (dict(kind="attend"), {}),
     "plain": (dict(kind="plain"), {}),
     "true colours": ({}, dict(blind=False)),
