@@ -6,7 +6,7 @@
 __all__ = ['STYLE', 'kind', 'wishes', 'truths', 'held', 'still', 'as_colours', 'figure', 'row', 'wide', 'better', 'figures_table',
            'page', 'save_strip', 'save_told', 'save_futures', 'save_latents', 'lede', 'foot', 'measured', 'make_demo']
 
-# %% ../nbs/19b_demo.ipynb #46d3e388
+# %% ../nbs/19b_demo.ipynb #1ec1def7
 import html
 import json
 from pathlib import Path
@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data.worlds import JUMPING, ROTATING, ShapesWorld
+from .data.motions import JUMPING, ROTATING
+from .data.worlds import ShapesWorld
 from .pipeline import LaMD
 from .report import LABELS, TARGETS, evaluate, met, shown, standing
 from .show import strip, to_uint8, video

@@ -227,6 +227,7 @@ class FusionDecoder(nn.Module):
         h:Tensor, # (b*k c h w) features of the frames, after asking
         source:Tensor, # (b k g 2 h w) where each place comes from
         content:list[Tensor], # from `ContentEncoder`
+        frames:Tensor|None=None, # (b k) which frames; None: all
     ) -> tuple[list, list, dict]: # further layers (b*k n 3 4h 4w), further maps (b*k c 4h 4w), what was found on the way
         "What a subclass lays beside the other layers: here nothing."
         return [], [], {}
@@ -251,7 +252,7 @@ class FusionDecoder(nn.Module):
             source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
             y = y + self.moved_half(warp(half, source).flatten(1, 2))
             moved = warp(torch.cat([x0, self.tag(full)], 1), source)
-            layers, maps, more = self.beside(h, source, content)
+            layers, maps, more = self.beside(h, source, content, frames)
             found |= more | dict(source=source)
             layers, maps = [*layers, moved[:, :, :3]], [moved.flatten(1, 2), *maps]
         y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-# %% ../nbs/18_metrics.ipynb #c7f60f5e
+# %% ../nbs/18_metrics.ipynb #450e3bbb
 from .core import shapes
-from .data.worlds import palette
+from .data.shapes import palette
 
 # %% ../nbs/18_metrics.ipynb #41ec96df
 def copy_first_frame(

@@ -23,11 +23,11 @@ class Preset:
     fit1:dict # batch and optimiser of stage I
     fit2:dict # batch and optimiser of stage II
 
-# %% ../nbs/19_presets.ipynb #da8dfc72
+# %% ../nbs/19_presets.ipynb #f8de149e
 PRESETS = {p.name: p for p in [
     Preset('toy', 64, 16,
-        vae=dict(d=3, frames=16, widths=(16, 32, 64), motion_width=64, kind='warp', heads=2),
-        stage1=dict(nats=500., anneal=2500, extra=6., k=4),
+        vae=dict(d=3, frames=16, widths=(16, 32, 64), motion_width=64, kind='slots', heads=2),
+        stage1=dict(nats=400., anneal=5000, extra=6., k=4, usual=.3),
         dmg=dict(width=64, mults=(1, 2, 2), token_dim=128),
         text=dict(dim=128, depth=2, heads=4, max_len=16),
         diffusion=dict(schedule='cosine', kind='v', drop=.1),

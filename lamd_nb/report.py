@@ -6,7 +6,7 @@
 __all__ = ['TARGETS', 'LABELS', 'chunks', 'mean', 'reconstruction', 'swap', 'told', 'asked', 'obedience', 'freedom',
            'seconds_per_clip', 'controls', 'plain', 'evaluate', 'met', 'shown', 'table', 'standing']
 
-# %% ../nbs/18d_report.ipynb #db63d606
+# %% ../nbs/18d_report.ipynb #6b12f50f
 import math
 import time
 from statistics import median
@@ -14,12 +14,12 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from .checkpoints import machine
 from .core import n_params
 from .data.worlds import ShapesWorld
 from .metrics import copy_first_frame, decibel, foreign_colour_mass, moving, psnr, spread_ratio, squared_error, strangers
 from .pipeline import LaMD
 from .tracking import track
-from .train import machine
 from .verdicts import ends, judge
 
 # %% ../nbs/18d_report.ipynb #a1117ed8

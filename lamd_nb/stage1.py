@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['some_frames', 'shrunk', 'Stage1', 'stage1_players']
 
-# %% ../nbs/11_stage1.ipynb #dd4237b9
+# %% ../nbs/11_stage1.ipynb #f442f41e
 from typing import Callable
 
 import torch
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .losses import Critic, RateControl, adaptive_weight, critic_loss, fool_loss, moving_weight, perceptual, total_variation, weighted_l1
+from .losses import Critic, RateControl, adaptive_weight, alike, critic_loss, fool_loss, moving_weight, perceptual, total_variation, weighted_l1
 from .mcdvae import MCDVAE
 from .motion import Posterior
-from .train import Player
+from .players import Player
 
 # %% ../nbs/11_stage1.ipynb #ae6bf937
 def some_frames(
@@ -53,13 +53,15 @@ class Stage1(nn.Module):
         tv:float=.2, # price of the source's total variation
         mean_share:float=.25, # share of the clips that are decoded from the mean of z_m
         blind:bool=True, # false colours for the motion encoder
+        usual:float=0., # price of copying a usual clip, by which all clips count alike; 0: a clip in which much moves counts much
         judge:Callable|None=None, # perceptual judge of images, or none
     ):
         super().__init__()
+        if usual < 0: raise ValueError(f'usual is {usual}, but is a price, 0 or more')
         if not 0 <= mean_share <= 1: raise ValueError(f'mean_share is {mean_share}, but must be a share from 0 to 1')
         self.vae, self.rate = vae, RateControl(nats, anneal=anneal)
         self.extra, self.k, self.reach, self.plate, self.tv = extra, k, reach, plate, tv
-        self.mean_share, self.blind, self.judge = mean_share, blind, judge
+        self.mean_share, self.blind, self.usual, self.judge = mean_share, blind, usual, judge
 
     def draw(self,
         q:Posterior, # of z_m
@@ -79,14 +81,21 @@ class Stage1(nn.Module):
         truth = video.transpose(1, 2)[torch.arange(len(video), device=video.device)[:, None], frames].transpose(1, 2)
         return truth, recon.float(), q, found
 
+    def counts(self,
+        video:Tensor, # (b 3 t h w) clips, all frames
+    ) -> Tensor|float: # (b 1 1 1 1), or 1 for all
+        "How much each clip counts."
+        return alike(video, video[:, :, 0], self.extra, self.reach, self.usual) if self.usual else 1.
+
     def distance(self,
         truth:Tensor, # (b 3 k h w)
         recon:Tensor, # (b 3 k h w)
         x0:Tensor, # (b 3 h w)
         found:dict, # what the decoder found on the way
+        factor:Tensor|float=1., # (b 1 1 1 1) from `counts`
     ) -> Tensor: # scalar
         "Weighted L1 on the clip, the cut-outs and the attention's small picture, L1 on the plate, total variation, and a judge if there is one."
-        weight = moving_weight(truth, x0, self.extra, reach=self.reach)
+        weight = moving_weight(truth, x0, self.extra, reach=self.reach)*factor
         loss = weighted_l1(truth, recon, weight)
         if 'rough' in found:
             side = found['rough'].shape[-1]
@@ -109,7 +118,7 @@ def stage1_players(
     def vae_loss(batch, step):
         x0, playing = batch['video'][:, :, 0], critic is not None and players[1].taken > 0
         truth, recon, q, found = stage.reconstruct(batch['video'], critic is not None)
-        rec = stage.distance(truth, recon, x0, found)
+        rec = stage.distance(truth, recon, x0, found, stage.counts(batch['video']))
         loss = rec + stage.rate(q.kl(), step)
         logs = dict(l1=(truth - recon).abs().mean(), nats=q.kl().mean(), beta=stage.rate.log_beta.exp())
         batch.update(truth=truth, recon=recon.detach(), x0=x0)

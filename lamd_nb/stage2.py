@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_condition', 'seen_channels', 'Latents', 'cache_latents', 'MotionGenerator', 'levels', 'stage2_player']
 
-# %% ../nbs/16_stage2.ipynb #9a23fe36
+# %% ../nbs/16_stage2.ipynb #c066cfcb
 from dataclasses import dataclass
 from typing import Callable
 
@@ -19,8 +19,8 @@ from .conditions import condition_from
 from .diffusion import Schedule, diffusion_loss
 from .dmg import DMG
 from .mcdvae import MCDVAE
+from .players import Player
 from .samplers import guide
-from .train import Player
 
 # %% ../nbs/16_stage2.ipynb #c4ab9034
 def image_condition(

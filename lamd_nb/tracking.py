@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/18b_tracking.ipynb #aa66de87
+# %% ../nbs/18b_tracking.ipynb #36e79033
 from .core import shapes
-from .data.worlds import INNER, OUTER, coverage, gauge, palette
+from .data.shapes import INNER, OUTER, coverage, gauge, palette
 from .metrics import chroma
 
 # %% ../nbs/18b_tracking.ipynb #5b20761d

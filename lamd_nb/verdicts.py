@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-# %% ../nbs/18c_verdicts.ipynb #db914f43
-from .data.worlds import JUMPING, MOTIONS, ROTATING, palette
+# %% ../nbs/18c_verdicts.ipynb #9d50aaa9
+from .data.motions import JUMPING, MOTIONS, ROTATING
+from .data.shapes import palette
 from .tracking import Track, track, unwrap
 
 # %% ../nbs/18c_verdicts.ipynb #7e2680c1

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lamd_nb.data.clips import Clips, decode, find_videos, load_image, open_data
 from lamd_nb.data.worlds import ShapesWorld
-from lamd_nb.train import stream
+from lamd_nb.streams import stream
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"

@@ -191,7 +191,7 @@ def imported(path: Path, module: str) -> set:
 
 
 def test_order(notebooks):
-    "A room imports only rooms before it, and only the shell's door imports pictures: training needs no plotting."
+    "A room imports only rooms before it, and only the commands and the demo import pictures: training needs no plotting."
     number = rooms(notebooks)
     for module, n in number.items():
         known = imported(LIB / (module.replace(".", "/") + ".py"), module) & number.keys()

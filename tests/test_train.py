@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from lamd_nb import train
-from lamd_nb.train import Player, checkpoints, fit, flaw, load_checkpoint, seed_of, seeded, stream, weights
+import lamd_nb.checkpoints as room
+import lamd_nb.players
+from lamd_nb.checkpoints import checkpoints, flaw, load_checkpoint, weights
+from lamd_nb.players import Player
+from lamd_nb.streams import seed_of, seeded, stream
+from lamd_nb.train import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,7 +170,7 @@ def test_two_processes(tmp_path):
 
 KILL = '''
 out, steps = sys.argv[1], int(sys.argv[2])
-from lamd_nb.train import checkpoints
+from lamd_nb.checkpoints import checkpoints
 players = game(width=20000)                      # a checkpoint of some 12 MB, so that a write takes a while
 for row in fit(players, stream(Numbers(), 2), steps=steps, out=out, save_steps=1, resume=bool(checkpoints(out))): pass
 '''
@@ -206,7 +211,7 @@ def test_kill_during_a_checkpoint(tmp_path):
 
 def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     "The second file of a checkpoint finds no room: one sentence, no debris, the one before it loads."
-    written, real = [], train.write_file
+    written, real = [], room.write_file
 
     def write_file(path, data):
         written.append(path)
@@ -215,7 +220,7 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(path, data)
 
-    monkeypatch.setattr(train, "write_file", write_file)
+    monkeypatch.setattr(room, "write_file", write_file)
     with pytest.raises(OSError, match=r"could not write .*checkpoint-00000004 \(No space left on device\); .*checkpoint-00000002 is untouched") as e:
         list(fit(game(), stream(Numbers(), 4), steps=8, out=tmp_path, save_steps=2))
     assert e.value.errno == errno.ENOSPC
@@ -230,8 +235,8 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_real_full_device(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device\); there is no earlier checkpoint"):
-        with train.disk(tmp_path, "a file"):
-            train.write_file(Path("/dev/full"), b"x"*10)
+        with room.disk(tmp_path, "a file"):
+            room.write_file(Path("/dev/full"), b"x"*10)
 
 
 LIMIT = '''
@@ -254,7 +259,7 @@ def test_a_write_the_system_refuses(tmp_path):
 
 def ready(player):
     "A player as `fit` would prepare it."
-    return train.ready(player, train.Accelerator(cpu=True))
+    return lamd_nb.players.ready(player, Accelerator(cpu=True))
 
 
 def test_damage_is_named_and_not_passed_over(tmp_path):
@@ -327,4 +332,4 @@ def test_progress_bar(capsys):
 def test_command_has_no_folders(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lamd_train", "stage1", "--out", "runs/a b"])
-    assert train.command() == "lamd_train stage1 --out 'runs/a b'"
+    assert room.command() == "lamd_train stage1 --out 'runs/a b'"

@@ -1,7 +1,7 @@
 """Autoencoders that differ in one choice, trained for equal minutes, and how good each is.
 
     python nbs/_tools/compare.py --minutes 4 --seeds 2              all of them, one after the other
-    python nbs/_tools/compare.py --minutes 4 --seeds 2 warp plain   some of them
+    python nbs/_tools/compare.py --minutes 4 --seeds 2 slots warp   some of them
 
 Each run writes nbs/results/comparison/NAME-SEED.json. A run whose file is there is not made again; if that file was
 made with other settings, this says so and stops: delete the folder to begin anew."""
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
+from lamd_nb.checkpoints import machine, write_json
 from lamd_nb.core import seed_all
 from lamd_nb.data.clips import open_data
 from lamd_nb.data.worlds import ShapesWorld
@@ -20,20 +21,22 @@ from lamd_nb.mcdvae import MCDVAE
 from lamd_nb.presets import preset
 from lamd_nb.report import chunks, mean, plain, reconstruction, swap
 from lamd_nb.stage1 import Stage1, stage1_players
-from lamd_nb.train import fit, machine, stream, write_json
+from lamd_nb.streams import stream
+from lamd_nb.train import fit
 from lamd_nb.verdicts import judge
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"
 ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1
-    "warp": ({}, {}),
-    "slots": (dict(kind="slots"), {}),
+    "slots": ({}, {}),
+    "warp": (dict(kind="warp"), {}),
     "attend": (dict(kind="attend"), {}),
     "plain": (dict(kind="plain"), {}),
     "true colours": ({}, dict(blind=False)),
     "100 nats": ({}, dict(nats=100.0)),
     "1000 nats": ({}, dict(nats=1000.0)),
-    "no weight": ({}, dict(extra=0.0)),
+    "no weight": ({}, dict(extra=0.0, usual=0.0)),
     "bold weight": ({}, dict(reach=0.0)),
+    "not alike": ({}, dict(usual=0.0)),
     "without total variation": ({}, dict(tv=0.0)),
     "without a loss on the plate": ({}, dict(plate=0.0)),
     "draws alone": ({}, dict(mean_share=0.0)),
