@@ -421,6 +421,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lamd_nb.stage2.MotionGenerator.normalise': ('stage2.html#motiongenerator.normalise', 'lamd_nb/stage2.py'),
                                 'lamd_nb.stage2.MotionGenerator.restore': ('stage2.html#motiongenerator.restore', 'lamd_nb/stage2.py'),
                                 'lamd_nb.stage2.cache_latents': ('stage2.html#cache_latents', 'lamd_nb/stage2.py'),
+                                'lamd_nb.stage2.cache_together': ('stage2.html#cache_together', 'lamd_nb/stage2.py'),
                                 'lamd_nb.stage2.image_condition': ('stage2.html#image_condition', 'lamd_nb/stage2.py'),
                                 'lamd_nb.stage2.levels': ('stage2.html#levels', 'lamd_nb/stage2.py'),
                                 'lamd_nb.stage2.seen_channels': ('stage2.html#seen_channels', 'lamd_nb/stage2.py'),

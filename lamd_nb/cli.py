@@ -6,7 +6,7 @@
 __all__ = ['record', 'trained_vae', 'frames_said', 'look_over', 'vocabulary_of', 'prepare_stage1', 'prepare_stage2', 'save_model',
            'check_train', 'train', 'checked', 'write_clips', 'sample', 'judge_folder', 'evaluate', 'demo']
 
-# %% ../nbs/20_cli.ipynb #d7a62f37
+# %% ../nbs/20_cli.ipynb #31bfc7f2
 import json
 import sys
 from dataclasses import asdict, replace
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import av
 import torch
+from accelerate import Accelerator
 
-# %% ../nbs/20_cli.ipynb #9d110499
+# %% ../nbs/20_cli.ipynb #01dbb68b
 from .checkpoints import checkpoints, machine, weights
 from .core import device, seed_all
 from .data.clips import Clips, open_data
@@ -29,7 +30,7 @@ from .report import plain, reconstruction, standing, table
 from .shell import shell
 from .show import strip, video
 from .stage1 import Stage1, stage1_players
-from .stage2 import MotionGenerator, cache_latents, stage2_player
+from .stage2 import MotionGenerator, cache_together, stage2_player
 from .streams import stream
 from .train import fit
 
@@ -90,7 +91,7 @@ def prepare_stage1(
     batch, warmup = f.pop('batch'), f.pop('warmup')
     return stage1_players(Stage1(MCDVAE(**p.vae), **p.stage1), **f), source, batch, warmup, {}
 
-# %% ../nbs/20_cli.ipynb #5dfae638
+# %% ../nbs/20_cli.ipynb #6928ac47
 def prepare_stage2(
     p:Preset, # all sizes and settings
     source, # clips
@@ -101,7 +102,7 @@ def prepare_stage2(
     vae, first = trained_vae(vae_run)
     if (first['size'], first['frames']) != (p.size, p.frames):
         raise ValueError(f"'{vae_run}' was trained with preset {first['name']}, {first['frames']} frames of {first['size']} pixels: say --preset {first['name']}")
-    latents = cache_latents(vae.to(device()), source, clips, show=True)
+    latents = cache_together(vae.to(device()), source, clips, Accelerator(cpu=not torch.cuda.is_available()), show=True)
     words, f = vocabulary_of(source), dict(p.fit2)
     batch, warmup = f.pop('batch'), f.pop('warmup')
     dmg = p.dmg | dict(z_channels=first['vae']['d'], content_channels=latents.content.shape[1])

@@ -16,7 +16,10 @@ from torch import nn
 import lamd_nb.checkpoints as room
 import lamd_nb.players
 from lamd_nb.checkpoints import checkpoints, flaw, load_checkpoint, weights
+from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.mcdvae import MCDVAE
 from lamd_nb.players import Player
+from lamd_nb.stage2 import cache_latents
 from lamd_nb.streams import seed_of, seeded, stream
 from lamd_nb.train import fit
 
@@ -166,6 +169,36 @@ def test_two_processes(tmp_path):
     list(fit(alone, stream(Numbers(), 8), steps=10))
     for w, other in zip([p for player in alone for p in player.params], a["state"]):
         torch.testing.assert_close(w.detach(), torch.tensor(other), atol=2e-5, rtol=1e-3)
+
+
+SHARED = '''
+import torch
+from accelerate import Accelerator
+from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.mcdvae import MCDVAE
+from lamd_nb.stage2 import cache_together
+torch.manual_seed(0)
+vae = MCDVAE(widths=(8, 16, 16), motion_width=16)
+accelerator = Accelerator(cpu=True)
+made = cache_together(vae, ShapesWorld(32), 7, accelerator)
+torch.save([made.mu, made.content, made.caption], f'{sys.argv[1]}{accelerator.process_index}.pt')
+accelerator.end_training()
+'''
+
+
+def test_two_processes_share_the_encoding(tmp_path):
+    "Both end with all seven rows, in the order of one process."
+    program, out = script(tmp_path, SHARED), str(tmp_path / "rows")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", program, out]
+    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.manual_seed(0)
+    alone = cache_latents(MCDVAE(widths=(8, 16, 16), motion_width=16), ShapesWorld(32), 7)
+    for rank in (0, 1):
+        mu, content, captions = torch.load(f"{out}{rank}.pt")
+        torch.testing.assert_close(mu, alone.mu, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(content, alone.content, atol=2e-2, rtol=2e-3)
+        assert captions == alone.caption
 
 
 KILL = '''
