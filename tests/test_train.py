@@ -153,12 +153,17 @@ accelerator.end_training()
 '''
 
 
-def test_two_processes(tmp_path):
-    "Two processes with batches of 4, cut and resumed, take the steps of one with batches of 8, and stay alike."
-    program, out = script(tmp_path, TWO), str(tmp_path / "two")
+def in_two_processes(program, out):
+    "Run a program as a user with two GPUs would, and wait for it."
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", program, out]
     done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes(tmp_path):
+    "Two processes with batches of 4, cut and resumed, take the steps of one with batches of 8, and stay alike."
+    program, out = script(tmp_path, TWO), str(tmp_path / "two")
+    in_two_processes(program, out)
     a, b = json.loads(Path(out + ".json").read_text())
     assert a["step"] == b["step"] == 10
     assert a["state"] == b["state"] and a["loss"] == b["loss"]
@@ -189,9 +194,7 @@ accelerator.end_training()
 def test_two_processes_share_the_encoding(tmp_path):
     "Both end with all seven rows, in the order of one process."
     program, out = script(tmp_path, SHARED), str(tmp_path / "rows")
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", program, out]
-    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(program, out)
     torch.manual_seed(0)
     alone = cache_latents(MCDVAE(widths=(8, 16, 16), motion_width=16), ShapesWorld(32), 7)
     for rank in (0, 1):
