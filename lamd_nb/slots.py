@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['rigid_fit', 'rigid_map', 'lay_over', 'fill', 'move_cutouts', 'farthest', 'SlotMasks', 'SlotDecoder', 'decoder']
 
-# %% ../nbs/07b_slots.ipynb #d1da2173
+# %% ../nbs/07b_slots.ipynb #0160770e
 import math
 
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .fusion import FusionDecoder, centres, each, grow, warp
@@ -159,7 +160,7 @@ class SlotMasks(nn.Module):
                 middles = share @ places/(share.sum(-1, keepdim=True) + 1e-6)
             return self.shares(v.flatten(2).mT, middles, say).unflatten(2, v.shape[-2:])
 
-# %% ../nbs/07b_slots.ipynb #237766e0
+# %% ../nbs/07b_slots.ipynb #193824ab
 class SlotDecoder(FusionDecoder):
     "The decoder that fetches, with one layer more: cut-outs of the first frame, moved as one over the filled ground."
     BESIDE, HINTS = 1, 4
@@ -178,39 +179,43 @@ class SlotDecoder(FusionDecoder):
         nn.init.normal_(self.vote.weight, std=.02)
         nn.init.zeros_(self.vote.bias)
 
-    def motion(self,
-        h:Tensor, # (b*k c h w) features of the frames
-        source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
-        masks:Tensor, # (b 1+s 4h 4w)
-        frames:Tensor|None=None, # (b k) which frames; None: all
-    ) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s)
-        "Every place votes for the slot that owns its source."
-        cells, flat = source.shape[-2:], 'm g c h w -> m c (g h w)'
-        loud, say = self.vote(h.float()).clamp(-8, 8).chunk(2, 1) # bounded, as `loud` becomes a power of e
-        spins = self.spins.repeat(len(source), 1, 1) if frames is None else self.spins[frames.flatten()]
-        spin = self.LOUD*einsum(spins, h.float(), 'm v c, m c h w -> m v h w').tanh()
-        weight = warp(F.avg_pool2d(masks[:, 1:], masks.shape[-1]//cells[1]), source)*loud.exp()[:, :, None]
-        weight, unit = rearrange(weight, 'm g s h w -> m s (g h w)'), source.new_tensor([cells[1]/2, cells[0]/2])[:, None, None]
-        there = source.flatten(0, 1)*unit
-        here = (centres(*cells, source)*unit).expand_as(there)
-        words = einsum(weight, rearrange([say, *spin.chunk(2, 1)], 'v m g h w -> m v (g h w)'), 'm s n, m v n -> m s v')/(weight.sum(-1, keepdim=True) + 1e-3)
-        return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp(), words[..., 1:]), words[..., 0]
+# %% ../nbs/07b_slots.ipynb #ea0ea1be
+@patch
+def motion(self:SlotDecoder,
+    h:Tensor, # (b*k c h w) features of the frames
+    source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
+    masks:Tensor, # (b 1+s 4h 4w)
+    frames:Tensor|None=None, # (b k) which frames; None: all
+) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s)
+    "Every place votes for the slot that owns its source."
+    cells, flat = source.shape[-2:], 'm g c h w -> m c (g h w)'
+    loud, say = self.vote(h.float()).clamp(-8, 8).chunk(2, 1) # bounded, as `loud` becomes a power of e
+    spins = self.spins.repeat(len(source), 1, 1) if frames is None else self.spins[frames.flatten()]
+    spin = self.LOUD*einsum(spins, h.float(), 'm v c, m c h w -> m v h w').tanh()
+    weight = warp(F.avg_pool2d(masks[:, 1:], masks.shape[-1]//cells[1]), source)*loud.exp()[:, :, None]
+    weight, unit = rearrange(weight, 'm g s h w -> m s (g h w)'), source.new_tensor([cells[1]/2, cells[0]/2])[:, None, None]
+    there = source.flatten(0, 1)*unit
+    here = (centres(*cells, source)*unit).expand_as(there)
+    words = einsum(weight, rearrange([say, *spin.chunk(2, 1)], 'v m g h w -> m v (g h w)'), 'm s n, m v n -> m s v')/(weight.sum(-1, keepdim=True) + 1e-3)
+    return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp(), words[..., 1:]), words[..., 0]
 
-    def beside(self,
-        h:Tensor, # (b*k c h w) features of the frames, after asking
-        source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
-        content:list[Tensor], # from `ContentEncoder`
-        frames:Tensor|None=None, # (b k) which frames; None: all
-    ) -> tuple[list, list, dict]: # the layer of cut-outs, its picture and cover as hints, masks and picture as found
-        "Cut, vote, move, lay over each other."
-        x0, k = content[0], source.shape[1]
-        masks = self.slots(content)
-        with torch.autocast(h.device.type, enabled=False): # places need all their digits
-            x0, source = x0.float(), source.float()
-            fit, order = self.motion(h, source, masks, frames)
-            way = rigid_map(fit, source.shape[-2:], *x0.shape[-2:])
-            picture, cover = move_cutouts(x0, masks, way, order)
-        return [picture[:, None]], [picture, cover], dict(cutouts=picture, masks=masks, turn=fit[2])
+# %% ../nbs/07b_slots.ipynb #e6930aee
+@patch
+def beside(self:SlotDecoder,
+    h:Tensor, # (b*k c h w) features of the frames, after asking
+    source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
+    content:list[Tensor], # from `ContentEncoder`
+    frames:Tensor|None=None, # (b k) which frames; None: all
+) -> tuple[list, list, dict]: # the layer of cut-outs, its picture and cover as hints, masks and picture as found
+    "Cut, vote, move, lay over each other."
+    x0, k = content[0], source.shape[1]
+    masks = self.slots(content)
+    with torch.autocast(h.device.type, enabled=False): # places need all their digits
+        x0, source = x0.float(), source.float()
+        fit, order = self.motion(h, source, masks, frames)
+        way = rigid_map(fit, source.shape[-2:], *x0.shape[-2:])
+        picture, cover = move_cutouts(x0, masks, way, order)
+    return [picture[:, None]], [picture, cover], dict(cutouts=picture, masks=masks, turn=fit[2])
 
 # %% ../nbs/07b_slots.ipynb #c4deadc7
 def decoder(
