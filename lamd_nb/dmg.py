@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Stage', 'DMG']
 
-# %% ../nbs/15_dmg.ipynb #40172121
+# %% ../nbs/15_dmg.ipynb #220c781a
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Stage(nn.Module):
         for block in self.res[1:]: h = block(h, emb)
         return h
 
-# %% ../nbs/15_dmg.ipynb #47e6d2b4
+# %% ../nbs/15_dmg.ipynb #f8e8ad4c
 class DMG(nn.Module):
     "The diffusion-based motion generator: a 2-D U-Net on z_m, with content by concatenation and tokens by cross-attention."
     def __init__(self,

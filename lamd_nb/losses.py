@@ -75,7 +75,7 @@ def perceptual(
     flat = lambda v: rearrange(v, 'b c t h w -> (b t) c h w')
     return judge(flat(x), flat(y)).mean()
 
-# %% ../nbs/08_losses.ipynb #729ef295
+# %% ../nbs/08_losses.ipynb #aca4e69c
 class RateControl(nn.Module):
     "A thermostat for the bottleneck: beta rises while z_m costs more nats than wanted, and falls while it costs less."
     def __init__(self,
@@ -86,6 +86,7 @@ class RateControl(nn.Module):
         beta:float=1e-6, # at first; loss units per nat
     ):
         super().__init__()
+        if anneal < 1: raise ValueError(f'anneal is {anneal}, but the rate needs at least one step to come down')
         self.nats, self.start, self.anneal, self.gain = nats, start, anneal, gain
         self.register_buffer('log_beta', torch.tensor(math.log(beta)))
         self.register_buffer('rate', torch.tensor(-1.))

@@ -117,7 +117,7 @@ def loss_of(
     if not loss.requires_grad: raise ValueError(f"player {player.name!r}: its loss does not depend on any weight")
     return loss.float(), logs
 
-# %% ../nbs/09b_players.ipynb #754c10d2
+# %% ../nbs/09b_players.ipynb #2134b8d1
 def play(
     player: Player, # made ready
     batch: Any, # what the loss wants
@@ -138,6 +138,7 @@ def play(
     norm = torch.nn.utils.clip_grad_norm_(params, player.clip or math.inf)
     for group in player.opt.param_groups: group['lr'] = player.lr*factor
     player.opt.step()
+    mean_over_processes([b for b in player.module.buffers() if b.is_floating_point()], accelerator)
     player.taken += 1
     if player.shadow is not None: player.shadow.update_parameters(player.module)
     return {player.name: loss.detach(), **{f'{player.name}/{k}': v for k, v in logs.items()}, f'{player.name}/grad': norm}

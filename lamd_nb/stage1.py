@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['some_frames', 'shrunk', 'Stage1', 'stage1_players']
 
-# %% ../nbs/11_stage1.ipynb #f442f41e
+# %% ../nbs/11_stage1.ipynb #d680c01d
+from functools import partial
 from typing import Callable
 
 import torch
@@ -39,7 +40,7 @@ def shrunk(
     "Frames averaged down, each a clip of its own."
     return F.avg_pool2d(video.transpose(1, 2).flatten(0, 1), video.shape[-1]//side)[:, :, None]
 
-# %% ../nbs/11_stage1.ipynb #a6505b14
+# %% ../nbs/11_stage1.ipynb #92d2078b
 class Stage1(nn.Module):
     "The autoencoder and its thermostat, with the loss that trains both."
     def __init__(self,
@@ -54,14 +55,15 @@ class Stage1(nn.Module):
         mean_share:float=.25, # share of the clips that are decoded from the mean of z_m
         blind:bool=True, # false colours for the motion encoder
         usual:float=0., # price of copying a usual clip, by which all clips count alike; 0: a clip in which much moves counts much
-        judge:Callable|None=None, # perceptual judge of images, or none
+        judge:Callable|None=None, # perceptual judge of images, on the device of training; it is frozen and no part of the model. None: none
     ):
         super().__init__()
         if usual < 0: raise ValueError(f'usual is {usual}, but is a price, 0 or more')
         if not 0 <= mean_share <= 1: raise ValueError(f'mean_share is {mean_share}, but must be a share from 0 to 1')
         self.vae, self.rate = vae, RateControl(nats, anneal=anneal)
         self.extra, self.k, self.reach, self.plate, self.tv = extra, k, reach, plate, tv
-        self.mean_share, self.blind, self.usual, self.judge = mean_share, blind, usual, judge
+        self.mean_share, self.blind, self.usual = mean_share, blind, usual
+        self.judge = partial(judge.eval().requires_grad_(False)) if isinstance(judge, nn.Module) else judge # or it would learn to be lenient
 
     def draw(self,
         q:Posterior, # of z_m
@@ -105,7 +107,7 @@ class Stage1(nn.Module):
         if 'source' in found: loss = loss + self.tv*total_variation(found['source'])
         return loss + perceptual(self.judge, truth, recon) if self.judge else loss
 
-# %% ../nbs/11_stage1.ipynb #7c909ed1
+# %% ../nbs/11_stage1.ipynb #450331c9
 def stage1_players(
     stage:Stage1, # autoencoder and thermostat
     lr:float=1.5e-3, # learning rate
@@ -113,11 +115,12 @@ def stage1_players(
     critic:Critic|None=None, # second player; None: no adversarial loss
     start:float|int=.5, # when the critic enters
     share:float=.1, # strength of the adversarial loss, times the adaptive weight
+    together:bool=False, # decode neighbouring frames; with a critic always, as it must see motion
 ) -> list[Player]: # one or two players for `fit`
     "The autoencoder, and if wished the critic that it has to fool."
     def vae_loss(batch, step):
         x0, playing = batch['video'][:, :, 0], critic is not None and players[1].taken > 0
-        truth, recon, q, found = stage.reconstruct(batch['video'], critic is not None)
+        truth, recon, q, found = stage.reconstruct(batch['video'], together or critic is not None)
         rec = stage.distance(truth, recon, x0, found, stage.counts(batch['video']))
         loss = rec + stage.rate(q.kl(), step)
         logs = dict(l1=(truth - recon).abs().mean(), nats=q.kl().mean(), beta=stage.rate.log_beta.exp())

@@ -73,23 +73,25 @@ class Stream:
             yield self.at(step)
             step += 1
 
-# %% ../nbs/09c_streams.ipynb #201226c7
+# %% ../nbs/09c_streams.ipynb #49aa235d
 def stream(
     source: Any, # a world, a folder of clips, a cache: anything with `.batch(index) -> dict`
     batch: int, # clips per batch and process
     seed: int=0, # same seed, same batches
-    start: int=0, # step that iteration begins with
+    start: int=0, # step that iterating over it begins with (`fit` begins where its run stands)
     length: int | None=None, # use only the first `length` items
 ) -> Stream: # iterate over it, ask for one step with `.at(step)`, or hand it to `fit`
     "Endless batches that a resumed run can pick up where it left off."
     if batch < 1: raise ValueError(f"batch is {batch}: a batch needs at least one clip")
     if not hasattr(source, 'batch'): raise TypeError(f"a stream needs a source with .batch(index), got {type(source).__name__}")
+    if not 0 <= seed < 2**31: raise ValueError(f"seed is {seed}: it must be a whole number from 0 to {2**31 - 1}")
+    if length is not None and length < 1: raise ValueError(f"length is {length}: a stream needs at least one item")
     n = len(source) if hasattr(source, '__len__') else None
     if n == 0: raise ValueError("the source is empty: there is nothing to train on")
     if n and length and length > n: raise ValueError(f"length is {length}, but the source holds only {n}")
     return Stream(source, batch, seed, start, length)
 
-# %% ../nbs/09c_streams.ipynb #731ed482
+# %% ../nbs/09c_streams.ipynb #c67bfbc9
 def fetch(
     batches: Any, # a stream, or any iterable of batches
     step: int, # number of the first step
@@ -109,6 +111,9 @@ def fetch(
         yield batches.at(step, rank, ranks)
         step += 1
     while True:
-        count = 0
-        for count, batch in enumerate(batches, 1): yield batch
-        if not count: raise ValueError("the batches ran out: pass a stream, a list or a loader, not an iterator that is spent")
+        given = 0
+        for place, batch in enumerate(batches):
+            if place % ranks != rank: continue # the batches of a list are dealt out
+            given += 1
+            yield batch
+        if not given: raise ValueError("the batches ran out: pass a stream, a list or a loader, not an iterator that is spent")

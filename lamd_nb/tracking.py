@@ -160,7 +160,7 @@ def _aim(s):
     s.seen = weight / (math.pi * s.size ** 2) * s.present
     s.angle = tilt(mass, *s.offset(every), s.shape)
 
-# %% ../nbs/18b_tracking.ipynb #685d43dd
+# %% ../nbs/18b_tracking.ipynb #ec27a964
 def _touching(s):
     "The rows with another object close by."
     xy, reach, seen, present = (v.view(s.b, s.k, s.t, -1) for v in (s.xy, s.reach, s.seen, s.present))
@@ -169,18 +169,24 @@ def _touching(s):
     there = (seen >= 0.1)[..., 0]
     return ((gap < 0) & other & there[:, None] & present[:, :, None, :, 0]).any(2).flatten().nonzero()[:, 0]
 
-def _others(s, rows):
-    "What the other objects of the frame cover of the crops of `rows`: all of them, and those painted later."
-    every = later = torch.zeros_like(s.own[rows])
+def _each_other(s, rows):
+    "The clip and the object of each of `rows`, and for every object j the rows of j in the same frames."
     clip, mine, frame = rows // (s.k * s.t), rows // s.t % s.k, rows % s.t
-    for j in range(s.k):
-        of = (clip * s.k + j) * s.t + frame
+    return clip, mine, [(j, (clip * s.k + j) * s.t + frame) for j in range(s.k)]
+
+def _others(s, rows, above=None):
+    "What the other objects of the frame cover of the crops of `rows`: all of them, and those that lie above."
+    every = over = torch.zeros_like(s.own[rows])
+    clip, mine, others = _each_other(s, rows)
+    for j, of in others:
         weight = (2 * s.seen[of]).clamp(0, 1) * (j != mine)  # an object that is hardly seen hides nothing
         a = s.stamp(rows, of) * weight[:, None, None]
-        every, later = torch.maximum(every, a), torch.maximum(later, a * (j > mine)[:, None, None])
-    return every, later
+        every = torch.maximum(every, a)
+        if above is not None:
+            over = torch.maximum(over, a * above[clip, mine, j][:, None, None])
+    return every, over
 
-# %% ../nbs/18b_tracking.ipynb #e3163a95
+# %% ../nbs/18b_tracking.ipynb #d7723aea
 def _settle(s, rows, rounds=8):
     "Fill in what the others hide, measure centre and angle again, and so on."
     rows = rows[s.seen[rows] >= 0.1]
@@ -191,11 +197,25 @@ def _settle(s, rows, rounds=8):
         s.xy[rows] = _centre(whole, s.x[rows], s.y[rows])[1]
         s.angle[rows] = tilt(whole, *s.offset(rows), s.shape[rows])
 
-def _hidden(s, rows):
-    "What others cover of the crops of `rows`, the part painted later, and the share of each object that this hides."
-    every, later = _others(s, rows)
+# %% ../nbs/18b_tracking.ipynb #01201383
+def _above(s, rows):
+    "Who lies on top (b k k): whether j lies over i, by whose colour is seen where both should be."
+    clip, mine, others = _each_other(s, rows)
+    score = torch.zeros(s.b, s.k, s.k, device=s.xy.device)
+    corner = torch.stack([s.x[rows, 0, 0], s.y[rows, 0, 0]], 1).long()
+    for j, of in others:
+        both = s.stamp(rows) * s.stamp(rows, of) * ((s.seen[rows] >= 0.1) & (s.seen[of] >= 0.1))[:, None, None]
+        theirs = _crop(s.maps[of], corner, s.own.shape[1])[0]
+        score.index_put_((clip, mine, torch.full_like(mine, j)), ((theirs - s.own[rows]) * both).sum((1, 2)), accumulate=True)
+    score = score - score.mT
+    listed = torch.ones(s.k, s.k, dtype=torch.bool, device=s.xy.device).triu(1)
+    return torch.where(score.abs() > 1, score > 0, listed)
+
+def _hidden(s, rows, above):
+    "What others cover of the crops of `rows`, the part that lies above, and the share of each object that this hides."
+    every, over = _others(s, rows, above)
     ideal = s.stamp(rows)
-    return every, later, torch.minimum(later, ideal).sum((1, 2)) / ideal.sum((1, 2)).clamp_min(1e-6)
+    return every, over, torch.minimum(over, ideal).sum((1, 2)) / ideal.sum((1, 2)).clamp_min(1e-6)
 
 # %% ../nbs/18b_tracking.ipynb #387cabd2
 def _carry(s):
@@ -210,26 +230,26 @@ def _carry(s):
     s.own[lost], s.x[lost], s.y[lost] = s.crop(lost)
     return lost
 
-# %% ../nbs/18b_tracking.ipynb #b237224d
-def _core(s, video, later):
+# %% ../nbs/18b_tracking.ipynb #5d97ea59
+def _core(s, video, over):
     "Mean colour (n 3) in [0,1] of what is seen of each object at least 1.5 pixels inside its rim."
     row = torch.arange(len(s.xy), device=video.device)
     inner = torch.tensor(INNER, device=video.device)[s.shape] * s.size - 1.5 * s.unit
     at = gauge(s.shape[:, None, None], *_turned(s.angle, *s.offset(row)))
     inside = (s.x > 0) & (s.x < s.w) & (s.y > 0) & (s.y < s.h)
-    core = ((inner[:, None, None] + 0.5 - at).clamp(0, 1) * inside * (later < 0.05)).flatten(1)
+    core = ((inner[:, None, None] + 0.5 - at).clamp(0, 1) * inside * (over < 0.05)).flatten(1)
     pixel = (s.y.clamp(0.5, s.h - 0.5) - 0.5) * s.w + s.x.clamp(0.5, s.w - 0.5) - 0.5
     frames = video.transpose(1, 2).flatten(0, 1).flatten(2)[row // (s.k * s.t) * s.t + row % s.t]
     mean = (frames.gather(2, pixel.long().flatten(1)[:, None].expand(-1, 3, -1)) * core[:, None]).sum(2) / core.sum(1, keepdim=True)
     return torch.where(core.sum(1, keepdim=True) >= 3 * s.unit ** 2, (mean + 1) / 2, torch.nan)
 
-# %% ../nbs/18b_tracking.ipynb #947927f9
-def _extent(s, rows, every, later):
+# %% ../nbs/18b_tracking.ipynb #4c65bf88
+def _extent(s, rows, every, over):
     "Area (n) and outline (n) of the objects, judged by what nothing hides; only `rows` have neighbours."
     row = torch.arange(len(s.xy), device=s.xy.device)
     own = s.own * s.near(row, 3)
-    expected = s.stamp(row) * (1 - later)
-    seen = torch.minimum(own, 1 - later)  # where another should be, nothing counts
+    expected = s.stamp(row) * (1 - over)
+    seen = torch.minimum(own, 1 - over)  # where another should be, nothing counts
     claimed = s.maps.view(s.b, s.k, s.t, s.h, s.w).sum(1, keepdim=True).expand(-1, s.k, -1, -1, -1).flatten(0, 2)
     corner = torch.stack([s.x[rows, 0, 0], s.y[rows, 0, 0]], 1).long()
     free = (1 - _crop(claimed[rows], corner, s.own.shape[1])[0]).clamp_min(0)  # shares that no object claims
@@ -240,7 +260,7 @@ def _extent(s, rows, every, later):
     share = seen.sum((1, 2)) / torch.maximum(expected.sum((1, 2)), 0.1 * full)
     return full * share + ghosts.clamp_min(0), outline
 
-# %% ../nbs/18b_tracking.ipynb #8fa3d00f
+# %% ../nbs/18b_tracking.ipynb #ef93bbb1
 @dataclass
 class Track:
     "What was seen of every object in every frame."
@@ -249,25 +269,26 @@ class Track:
     area:Tensor      # (b k t) pixels of its colour, made up for what others hide
     colour:Tensor    # (b k t 3) mean colour of its core in [0,1]; nan where no core is seen
     seen:Tensor      # (b k t) mass around its centre as a share of the true area
-    hidden:Tensor    # (b k t) share of it that objects painted later hide
+    hidden:Tensor    # (b k t) share of it that objects above it hide
     outline:Tensor   # (b k t) overlap with the true shape in its place: intersection over union
     visible:Tensor   # (b k t) bool: a tenth of it is seen, and 0.4 of what nothing hides
 
-# %% ../nbs/18b_tracking.ipynb #8b89fd29
+# %% ../nbs/18b_tracking.ipynb #d061eaeb
 def _track(video, item):
     "`track` for a few clips."
     s = Sight(video, item)
     _aim(s)
     rows, hidden = _touching(s), torch.zeros_like(s.seen)
-    every, later = torch.zeros_like(s.own), torch.zeros_like(s.own)
+    every, over = torch.zeros_like(s.own), torch.zeros_like(s.own)
     _settle(s, rows)
     _settle(s, rows[s.seen[rows] < 0.6], rounds=36)  # the more is hidden, the slower
-    every[rows], later[rows], hidden[rows] = _hidden(s, rows)
+    above = _above(s, rows)
+    every[rows], over[rows], hidden[rows] = _hidden(s, rows, above)
     s.visible = (s.seen >= 0.1) & (s.seen >= 0.4 * (1 - hidden))
     lost = _carry(s)
-    every[lost], later[lost], hidden[lost] = _hidden(s, lost)
-    area, outline = _extent(s, torch.cat([rows, lost]), every, later)
-    out = (s.xy, s.angle, area, _core(s, video, later), s.seen, hidden, outline, s.visible)
+    every[lost], over[lost], hidden[lost] = _hidden(s, lost, above)
+    area, outline = _extent(s, torch.cat([rows, lost]), every, over)
+    out = (s.xy, s.angle, area, _core(s, video, over), s.seen, hidden, outline, s.visible)
     return [v.view(s.b, s.k, s.t, *v.shape[1:]) for v in out]
 
 # %% ../nbs/18b_tracking.ipynb #d8045014

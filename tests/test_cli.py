@@ -124,6 +124,7 @@ BAD = [
     ("evaluate", ["--model", "{at}/films2/model"], "no words"),
     ("evaluate", ["--model", "{at}/films2/model", "--data", "{at}/empty"], "empty"),
     ("evaluate", ["--clips", "0"], "at least 1"),
+    ("evaluate", ["--out", "{at}/empty"], "which is a folder"),
     ("demo", ["--model", "toy-shaps", "--out", "{new}/demo"], "toy-shapes"),
     ("train", ["stage3", "--steps", "1"], "stage1 or stage2"),
     ("train", ["stage1"], "--minutes"),
@@ -138,9 +139,13 @@ BAD = [
     ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1", "--nats", "100"], "belongs to stage1"),
     ("train", ["stage1", "--steps", "1", "--resume"], "nothing to resume"),
     ("train", ["stage1", "--steps", "1", "--out", "{at}/shapes1"], "--resume"),
+    ("train", ["stage1", "--steps", "9", "--out", "{at}/films1", "--preset", "tiny", "--resume"], "begun with data"),
+    ("train", ["stage1", "--steps", "9", "--out", "{at}/shapes1", "--preset", "tiny", "--seed", "5", "--resume"], "begun with seed 0"),
+    ("train", ["stage1", "--steps", "1", "--out", "{at}/a.png"], "which is a file"),
+    ("train", ["stage1", "--steps", "1", "--threads", "0"], "threads is 0"),
+    ("train", ["stage2", "--minutes", "-1", "--vae", "{at}/shapes1"], "minutes is -1"),
     ("train", ["stage2", "--steps", "1"], "--vae"),
     ("train", ["stage2", "--steps", "1", "--vae", "{at}/nowhere"], "run.json"),
-    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes2"], "no stage-I run"),
     ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1"], "--preset tiny"),
 ]
 

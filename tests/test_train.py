@@ -37,12 +37,15 @@ def game(seed=0, width=16, noise=True, ema=.9):
     "Two players, small enough to train twenty steps in a blink."
     with seeded("weights", seed):
         maker = nn.Sequential(nn.Linear(8, width), nn.SiLU(), nn.Dropout(.1 if noise else 0.), nn.Linear(width, 8))
+        maker.register_buffer("level", torch.zeros(()))              # remembered beside the weights, and part of the loss
         critic = nn.Sequential(nn.Linear(8, width), nn.SiLU(), nn.Linear(width, 1))
     def make(batch, step):
         out = maker(batch["x"] + (.1*torch.randn_like(batch["x"]) if noise else 0))
         batch["out"] = out.detach()
         l1 = (out - batch["x"]).abs().mean()
-        return l1 - .1*critic(out).mean(), dict(l1=l1)
+        loss = (1 + maker.level)*l1 - .1*critic(out).mean()
+        maker.level.lerp_(l1.detach(), .1)
+        return loss, dict(l1=l1)
     def judge(batch, step):
         return (1 + critic(batch["out"])).relu().mean() + (1 - critic(batch["x"])).relu().mean(), {}
     return [Player("maker", maker, make, lr=1e-2, ema=ema), Player("critic", critic, judge, lr=1e-2, start=3)]
@@ -100,6 +103,44 @@ def test_resume_keeps_commands_seconds_and_curve(tmp_path, monkeypatch):
     assert os.uname().nodename not in json.dumps(record["machine"])
 
 
+def test_going_on_from_another_run_never_costs_this_one(tmp_path):
+    "A checkpoint of another folder may be the beginning of a new run, not the end of one that is there."
+    for name in "ab":
+        list(fit(game(), stream(Numbers(), 4), steps=4, out=tmp_path/name, save_steps=2))
+    before = sorted((p.name, p.stat().st_size) for p in (tmp_path/"b").rglob("*"))
+    first = checkpoints(tmp_path/"a")[0]
+    with pytest.raises(FileExistsError, match="would be lost by going on from"):
+        fit(game(), stream(Numbers(), 4), steps=6, out=tmp_path/"b", resume=first)
+    assert sorted((p.name, p.stat().st_size) for p in (tmp_path/"b").rglob("*")) == before
+    rows = list(fit(game(), stream(Numbers(), 4), steps=6, out=tmp_path/"c", resume=first))
+    assert [r["step"] for r in rows] == [3, 4, 5, 6]
+    assert json.loads((tmp_path/"c"/"run.json").read_text())["begun_from"] == str(first)
+
+
+def test_a_refused_run_changes_nothing(tmp_path):
+    "A call that is refused leaves the average, the optimiser and the count of steps alone."
+    players = game()
+    list(fit(players, stream(Numbers(), 4), steps=5))
+    weight = players[0].averaged[0].weight.clone()
+    for change in (dict(resume=True), dict(out=tmp_path, resume=True), dict(minutes=float("nan"))):
+        with pytest.raises((ValueError, OSError)):
+            fit(players, stream(Numbers(), 4), **dict(steps=9) | change)
+    assert players[0].taken == 5 and torch.equal(players[0].averaged[0].weight, weight)
+    with pytest.raises(ValueError, match="one step for each batch"):
+        fit(players, stream(Numbers(), 4), steps=9, accelerator=Accelerator(cpu=True, gradient_accumulation_steps=4))
+
+
+def test_a_plug_pulled_while_going_on_keeps_the_curve(tmp_path, monkeypatch):
+    "The curve is replaced in one stroke: cut off in the middle of that, all its rows are still there."
+    list(fit(game(), stream(Numbers(), 4), steps=8, out=tmp_path, save_steps=4, log_every=1))
+    def pulled(*_):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(room.os, "replace", pulled)
+        fit(game(), stream(Numbers(), 4), steps=9, out=tmp_path, resume=checkpoints(tmp_path)[0])
+    assert len((tmp_path/"curve.jsonl").read_text().splitlines()) == 8
+
+
 def test_channels_last_survives_a_checkpoint(tmp_path):
     def convs(seed):
         with seeded("convs", seed):
@@ -145,7 +186,7 @@ def run(resume):
 
 run(False)
 players, row = run(True)
-state = [p.tolist() for player in players for p in player.params]
+state = [p.tolist() for player in players for p in player.module.state_dict().values()]
 everything = gather_object([dict(seen=seen, state=state, step=row["step"], loss=row["maker"])])
 if accelerator.is_main_process:
     with open(out + ".json", "w") as f: json.dump(everything, f)
@@ -172,7 +213,7 @@ def test_two_processes(tmp_path):
 
     alone = game(noise=False)
     list(fit(alone, stream(Numbers(), 8), steps=10))
-    for w, other in zip([p for player in alone for p in player.params], a["state"]):
+    for w, other in zip([p for player in alone for p in player.module.state_dict().values()], a["state"]):
         torch.testing.assert_close(w.detach(), torch.tensor(other), atol=2e-5, rtol=1e-3)
 
 

@@ -78,19 +78,19 @@ def coverage(
     inner = (inner*inner - 1/12).clamp_min(0).sqrt() # the ramp adds AREA/12; take it off first
     return (inner + .5 - gauge(shape, x, y)).clamp_(0, 1)
 
-# %% ../../nbs/01b_shapes.ipynb #0e0d7bf1
+# %% ../../nbs/01b_shapes.ipynb #92df6251
 def _patches(position, angle, size, shape, h, w):
-    "Coverage of one object in a small square around it, (b t p*p), and the pixel numbers it falls on."
-    p = min(h, w, 2*math.ceil(max(OUTER)*float(size.max()) + 1) + 1)
-    grid = torch.arange(p, device=size.device)
-    limit = torch.tensor([w - p, h - p], device=size.device)
-    corner = (position - p/2).round().clamp_min(0).minimum(limit) # (b t 2): the square stays inside the frame
-    dx, dy = (corner[..., None] + grid + .5 - position[..., None]).unbind(2)
+    "Coverage of one object in a small square around it, (b t n), and the pixel numbers it falls on."
+    p = 2*math.ceil(max(OUTER)*float(size.max()) + 1) + 1
+    sides, frame = torch.tensor([[min(w, p), min(h, p)], [w, h]], device=size.device)
+    corner = (position - sides/2).round().clamp_min(0).minimum(frame - sides) # (b t 2): the patch stays inside the frame
+    grid = [torch.arange(n, device=size.device) for n in sides.tolist()]
+    dx, dy = (corner[..., k, None] + grid[k] + .5 - position[..., k, None] for k in (0, 1))
     dx, dy = dx[:, :, None, :], dy[:, :, :, None]
     cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]
     wide = (slice(None), None, None, None)
     a = coverage(shape[wide], size[wide], dx*cos + dy*sin, dy*cos - dx*sin)
-    col, row = (corner[..., None].long() + grid).unbind(2)
+    col, row = (corner[..., k, None].long() + grid[k] for k in (0, 1))
     return a.flatten(2), (row[..., None]*w + col[:, :, None]).flatten(2)
 
 # %% ../../nbs/01b_shapes.ipynb #12285a0f

@@ -193,7 +193,7 @@ def _future(world, future, n):
     if len(future) != n: raise ValueError(f'future names {len(future)} futures, but index names {n} clips')
     return future
 
-# %% ../../nbs/02_worlds.ipynb #75d9ae88
+# %% ../../nbs/02_worlds.ipynb #b899736b
 def _asked(world, ask, who, start):
     "The object and the motion asked of each clip, checked against what its first frame allows."
     if world.mode == 'free': raise ValueError("ask needs mode='captioned': in free mode nobody is named")
@@ -201,6 +201,8 @@ def _asked(world, ask, who, start):
     if len(named) != len(start) or len(motion) != len(start):
         raise ValueError(f'ask needs one object and one motion for each of {len(start)} clips')
     if (named > 2).any() or (motion >= len(MOTIONS)).any(): raise ValueError('ask knows objects 0..2 and motions 0..9 only')
+    still = (_pick(who['shape'], named) == 0) & (motion == ROTATING)
+    if still.any(): raise ValueError(f'clip number {int(still.nonzero()[0])} of the batch is asked to rotate a circle, and nobody could see it do so')
     ok = _pick(who['present'], named) & has_room(_pick(start, named), _pick(who['reach'], named), motion)
     if not ok.all(): raise ValueError(f'clip number {int((~ok).nonzero()[0])} of the batch has no room for what is asked of it')
     return named, motion
