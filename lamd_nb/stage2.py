@@ -68,6 +68,7 @@ def cache_latents(
     show:bool=False, # progress bar?
 ) -> Latents: # on the CPU
     "Encode n clips once, so that no epoch pays for it again."
+    if n < 1: raise ValueError(f'n is {n}, but at least one clip has to be encoded')
     vae.eval()
     where, rows, captions = next(vae.parameters()).device, [], []
     for i in tqdm(range(0, n, batch), desc='encode', disable=not show):

@@ -108,7 +108,7 @@ def describe(
     size, colour, shape = short(who[j])
     return caption(motion, shape, colour, size)
 
-# %% ../../nbs/01c_motions.ipynb #b733cac1
+# %% ../../nbs/01c_motions.ipynb #4d40d6f4
 def held_out(
     colour:Tensor, # (...) colour id of the named object
     motion:Tensor, # (...) class label
@@ -124,5 +124,6 @@ def sensible(
     "Which of the ten motions this split may ask of such an object (a circle never rotates: nobody could see it)."
     motion = torch.arange(len(MOTIONS), device=colour.device)
     out = held_out(colour[..., None], motion)
-    ok = dict(train=~out, heldout=out, test=torch.ones_like(out))[split]
-    return ok & ~((shape[..., None] == 0) & (motion == ROTATING))
+    ok = dict(train=~out, heldout=out, test=torch.ones_like(out))
+    if split not in ok: raise ValueError(f"unknown split '{split}'; known: {', '.join(ok)}")
+    return ok[split] & ~((shape[..., None] == 0) & (motion == ROTATING))
