@@ -158,7 +158,7 @@ def grow(
     "Twice as high and wide, interpolated."
     return F.interpolate(x, scale_factor=2., mode='bilinear')
 
-# %% ../nbs/07_fusion.ipynb #a40bdfc5
+# %% ../nbs/07_fusion.ipynb #4b909bce
 class FusionDecoder(nn.Module):
     "D_V: z_m stretched along time, fused with f_x0, then scale by scale with the content features."
     KINDS = ('plain', 'attend', 'warp')

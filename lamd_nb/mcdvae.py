@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MCDVAE']
 
-# %% ../nbs/09_mcdvae.ipynb #97131d33
+# %% ../nbs/09_mcdvae.ipynb #08a13eb0
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from .core import shapes
 from .motion import MotionEncoder, Posterior, change, recolour
 from .slots import decoder
 
-# %% ../nbs/09_mcdvae.ipynb #10cdbca6
+# %% ../nbs/09_mcdvae.ipynb #fe017049
 class MCDVAE(nn.Module):
     "The motion-content decomposed video autoencoder."
     def __init__(self,

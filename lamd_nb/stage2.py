@@ -57,7 +57,7 @@ class Latents:
         said = [self.caption[i] for i in index.tolist()]
         return dict(mu=self.mu[index], content=self.content[index].float(), caption=said)
 
-# %% ../nbs/16_stage2.ipynb #00707539
+# %% ../nbs/16_stage2.ipynb #ecac8063
 @torch.no_grad()
 def cache_latents(
     vae:MCDVAE, # frozen
