@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEPT', 'record', 'trained_vae', 'frames_said', 'look_over', 'vocabulary_of', 'prepare_stage1', 'keep',
            'prepare_stage2', 'save_model', 'check_train', 'same_run', 'use_threads', 'train', 'checked', 'write_clips',
-           'sample', 'judge_folder', 'evaluate', 'demo']
+           'sample', 'judge_pixels', 'evaluate', 'demo']
 
 # %% ../nbs/20_cli.ipynb #a6dc2625
 import json
@@ -18,10 +18,11 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file as read
 
-# %% ../nbs/20_cli.ipynb #3d7963ce
+# %% ../nbs/20_cli.ipynb #d0f01a04
 from .checkpoints import checkpoints, disk, machine, pack, weights, write_file
 from .core import seed_all
-from .data.clips import Clips, open_data
+from .data.clips import Clips
+from .data.sources import open_data
 from .demo import make_demo
 from .mcdvae import MCDVAE
 from .pipeline import LaMD, adopt
@@ -59,7 +60,7 @@ def trained_vae(
     adopt(vae, state, run)
     return vae.eval().requires_grad_(False), r['preset']
 
-# %% ../nbs/20_cli.ipynb #a554425c
+# %% ../nbs/20_cli.ipynb #f7074c07
 def frames_said(
     file:Path, # a video
 ) -> int: # frames by its header, 0 if it does not say
@@ -76,7 +77,7 @@ def look_over(
         if not isinstance(clips, Clips): continue
         need = (clips.frames - 1)*clips.stride + 1
         for i, file in enumerate(clips.files):
-            if frames_said(file) < need: clips.window(i)
+            if frames_said(clips.root/file) < need: clips.plan(clips.film(i), 0)
 
 def vocabulary_of(
     source, # where training clips come from
@@ -191,7 +192,7 @@ def use_threads(
     if n < 1: raise ValueError(f'threads is {n}, but must be at least 1')
     torch.set_num_threads(n)
 
-# %% ../nbs/20_cli.ipynb #ebe9bbc4
+# %% ../nbs/20_cli.ipynb #44be10b9
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
@@ -199,7 +200,7 @@ def use_threads(
        'lamd_train stage1 --preset tiny --steps 20 --out /tmp/try         (does it run here at all?)')
 def train(
     stage:str, # stage1 (the autoencoder) or stage2 (the motion generator)
-    data:str='worlds:shapes', # worlds:shapes, or a folder of videos
+    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, or a folder of videos
     out:str='runs/new', # folder for checkpoints, curve.jsonl and run.json
     preset:str='toy', # all sizes and settings under one name: toy or tiny
     vae:str=None, # stage2: folder of the stage-I run
@@ -279,25 +280,25 @@ def sample(
     if made.note: print(f'image: {made.note}', file=sys.stderr)
     return write_clips(made.video, out)
 
-# %% ../nbs/20_cli.ipynb #1c21a2ba
-def judge_folder(
+# %% ../nbs/20_cli.ipynb #00ba0d26
+def judge_pixels(
     lamd:LaMD, # a model
-    data:str, # folder of videos
+    data:str, # folder of videos, or a world whose truth is only its pixels here
     clips:int, # at most so many
 ) -> dict: # figures by name
-    "Reconstruction of the first frames of each video, copy-first-frame beside it."
+    "Reconstruction of the first frames of each video, or of a world's clips, copy-first-frame beside it."
     source = open_data(data, lamd.size, lamd.vae.config['frames'], split='test')
     look_over(source)
-    clips = min(clips, len(source))
+    if hasattr(source, '__len__'): clips = min(clips, len(source))
     return plain(reconstruction(lamd, source, clips)) | dict(clips=clips, data=Path(data).name, machine=machine())
 
-# %% ../nbs/20_cli.ipynb #d3f9c92f
+# %% ../nbs/20_cli.ipynb #3737cda6
 @shell('lamd_eval --out report.json                              (500 clips, 3 seeds: takes a while)',
        'lamd_eval --clips 20 --seeds 1                           (a first impression)',
        'lamd_eval --data my_videos/test --model runs/b/model     (no known truth: reconstruction only)', show=table)
 def evaluate(
     model:str='toy-shapes', # shipped name, folder that save_pretrained wrote, or hub id
-    data:str='worlds:shapes', # worlds:shapes, or a folder of videos that the training never saw
+    data:str='worlds:shapes', # worlds:shapes; or another world, or a folder of videos that the training never saw
     clips:int=500, # held-out clips
     seeds:int=3, # sampling seeds
     steps:int=10, # denoising steps, 1 to 1000
@@ -313,7 +314,7 @@ def evaluate(
     if out and Path(out).is_dir(): raise IsADirectoryError(f"out is '{out}', which is a folder: name a file in it, such as report.json")
     lamd = LaMD.from_pretrained(model)
     if data == 'worlds:shapes': report = judge(lamd, clips, tuple(range(seeds)), steps, sampler, guidance)
-    else: report = judge_folder(lamd, data, clips)
+    else: report = judge_pixels(lamd, data, clips)
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         Path(out).write_text(json.dumps(report, indent=1))

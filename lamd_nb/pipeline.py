@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .data.clips import load_image
+from .data.images import load_image
 from .mcdvae import MCDVAE
 from .samplers import sampler as sampler_named
 from .stage2 import MotionGenerator, image_condition, seen_channels

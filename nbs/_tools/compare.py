@@ -15,7 +15,7 @@ import torch
 
 from lamd_nb.checkpoints import machine, write_json
 from lamd_nb.core import seed_all
-from lamd_nb.data.clips import open_data
+from lamd_nb.data.sources import open_data
 from lamd_nb.data.worlds import ShapesWorld
 from lamd_nb.mcdvae import MCDVAE
 from lamd_nb.presets import preset

@@ -1,0 +1,384 @@
+"""Films as they come: every kind read as others read it, only what is needed decoded, everything listed and nothing opened, and 200 damaged files."""
+import json
+import os
+import random
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from footage import pixels, real, whole, write
+from PIL import Image
+
+from lamd_nb.data import films
+from lamd_nb.data.films import Stills, Video, find_films, open_film, read_picture
+
+
+def read(path, numbers=None) -> np.ndarray:
+    film = open_film(path)
+    return np.stack(list(film.read(range(len(film)) if numbers is None else numbers)))
+
+
+@pytest.fixture(autouse=True)
+def shelf(tmp_path_factory, monkeypatch) -> Path:
+    "The cache of listings, in a folder of the test's own."
+    path = tmp_path_factory.mktemp("shelf")
+    monkeypatch.setenv("LAMD_CACHE", str(path))
+    return path
+
+
+# --- every kind of film ---
+
+UNEVEN = np.cumsum([40, 7, 300, 40, 90] * 20)
+KINDS = [
+    ("a.mp4", "libx264", "yuv420p", {"g": "12", "bf": "3"}, None), ("b.avi", "mpeg4", "yuv420p", {"g": "12"}, None),
+    ("c.avi", "mpeg4", "yuv420p", {"g": "12", "bf": "2"}, None), ("d.mkv", "ffv1", "yuv444p", {}, None),
+    ("e.webm", "libvpx-vp9", "yuv420p", {"g": "12", "cpu-used": "8"}, None), ("f.webm", "libvpx", "yuv420p", {"g": "20", "lag-in-frames": "16", "auto-alt-ref": "1"}, None),
+    ("g.mov", "libx264", "yuv420p", {"g": "20"}, None), ("h.gif", "gif", "rgb8", {}, None), ("i.mkv", "libx264", "yuv420p", {"g": "12"}, UNEVEN),
+    ("j.mp4", "libx264", "yuv420p", {"g": "12", "bf": "3"}, UNEVEN), ("k.avi", "mjpeg", "yuvj420p", {}, None), ("l.avi", "rawvideo", "yuv420p", {}, None),
+    ("m.avi", "libx264", "yuv420p", {"g": "12", "bf": "2"}, None), ("n.mp4", "libx265", "yuv420p", {"x265-params": "keyint=12:log-level=none"}, None),
+    ("o.mp4", "libx264", "yuv420p", {"x264-params": "open-gop=1:keyint=12:bframes=3"}, None), ("p.mov", "libx264", "yuv420p10le", {}, None),
+    ("q.mkv", "ffv1", "gray", {}, None), ("r.mp4", "libx264", "yuv444p", {"g": "1"}, None)]
+
+
+@pytest.mark.parametrize("name, codec, pix_fmt, options, times", KINDS, ids=[k[0] for k in KINDS])
+def test_frame_by_frame(tmp_path, name, codec, pix_fmt, options, times):
+    "Each frame, alone, in a row, and scattered, is what PyAV gives that decodes the whole file; its time too."
+    x = np.concatenate([pixels(k, 25) for k in range(4)])[:, :, :62 if "444" in pix_fmt else 64]
+    path = write(tmp_path / name, x, codec, pix_fmt, times, **options)
+    want = whole(path)
+    film = Video(path)
+    assert len(film) == len(want) == 100
+    assert np.array_equal(read(path), want)
+    for n in range(0, 100, 7):
+        assert np.array_equal(next(film.read([n])), want[n]), n
+    for numbers in ([13, 14, 15], [3, 3, 50, 51, 99], [0, 99], list(range(40, 56))):
+        assert np.array_equal(np.stack(list(film.read(numbers))), want[numbers])
+    even = np.arange(100) * (.04 if name[-3:] != "gif" else .04)
+    assert np.allclose(film.times, even if times is None else (times - times[0]) / 1000, atol=.002)
+
+
+def test_gif_as_pillow_reads_it(tmp_path):
+    iio.imwrite(tmp_path / "a.gif", pixels(2), duration=80, loop=0)
+    with Image.open(tmp_path / "a.gif") as im:
+        want = []
+        for n in range(im.n_frames):
+            im.seek(n)
+            want.append(np.asarray(im.convert("RGB")))
+    assert np.array_equal(read(tmp_path / "a.gif"), np.stack(want))
+
+
+def test_transparent_film(tmp_path):
+    "What is clear in a film shows white."
+    x = np.zeros((3, 32, 32, 4), np.uint8)
+    x[..., 0], x[:, :16, :, 3] = 255, 255
+    path = write(tmp_path / "a.mov", x, "qtrle", "argb")
+    assert (read(path)[:, :16] == (255, 0, 0)).all() and (read(path)[:, 16:] == 255).all()
+
+
+def turned(path: Path, matrix: tuple) -> Path:
+    "A copy of an mp4 whose track header says that it must be turned before it is shown."
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40              # version 0: the matrix begins 40 bytes after the name
+    a, b, c, d = matrix
+    for k, v in enumerate((a, b, 0, c, d, 0, 0, 0)):
+        data[at + 4 * k: at + 4 * k + 4] = (v * 65536 & 0xFFFFFFFF).to_bytes(4, "big")
+    new = path.with_name(f"turned_{a}_{b}_{c}_{d}.mp4")
+    new.write_bytes(data)
+    return new
+
+
+@pytest.mark.parametrize("matrix, quarters", [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_rotation_flag(tmp_path, matrix, quarters):
+    "A telephone's flag is obeyed; the matrix (0 1 -1 0) means a quarter turn clockwise."
+    plain = write(tmp_path / "plain.mp4", pixels(0)[:, :40])
+    assert np.array_equal(read(turned(plain, matrix)), np.rot90(whole(plain), quarters, (1, 2)))
+
+
+def test_edit_list(tmp_path):
+    "A film that a telephone has trimmed holds packets before its beginning: what a player shows is what we read."
+    path = write(tmp_path / "a.mp4", pixels(0), g="24", bf="0")
+    data = path.read_bytes()
+    at = data.index(b"elst") + 4
+    media = int.from_bytes(data[data.index(b"mdhd") + 16: data.index(b"mdhd") + 20], "big") // 25    # ticks of a frame
+    path.write_bytes(data[:at + 12] + (6 * media).to_bytes(4, "big") + data[at + 16:])
+    film, want = Video(path), whole(path)
+    assert len(film) == len(want) < 24 and np.array_equal(read(path), want)
+    assert np.array_equal(next(film.read([7])), want[7])
+
+
+def test_one_frame(tmp_path):
+    for name, codec in (("a.mp4", "libx264"), ("a.webm", "libvpx")):
+        path = write(tmp_path / name, pixels(0)[:1], codec, "yuv420p")
+        assert np.array_equal(read(path), whole(path)) and len(open_film(path)) == 1
+
+
+def test_only_what_is_needed_is_decoded(tmp_path):
+    "Sixteen frames near the end of 1,400: not more than lie between them and the key before."
+    x = np.concatenate([pixels(k, 100, 32) for k in range(14)])
+    film = Video(write(tmp_path / "long.mp4", x, pix_fmt="yuv420p", g="50", sc_threshold="0"))
+    assert (len(film), film.decoded, film.keys.tolist()) == (1400, 0, list(range(0, 1400, 50)))
+    assert len(list(film.read(range(1330, 1346)))) == 16 and film.decoded == 46
+    list(film.read([10, 710, 1399]))
+    assert film.decoded == 46 + 11 + 11 + 50
+    first = film.read(range(1400))
+    next(first)
+    assert film.decoded == 119, "nothing is decoded before it is asked for"
+
+
+# --- pictures ---
+
+def test_pictures_as_pillow_reads_them(tmp_path):
+    x = pixels(1)
+    rgba = np.concatenate([x[3], np.full((64, 64, 1), 255, np.uint8)], -1)
+    rgba[:20, :, 3] = 0
+    kinds = {"1.png": x[1], "2.jpg": x[2], "10.webp": x[2], "9.png": rgba, "3.JPEG": x[4, :, :, 0]}
+    for name, pic in kinds.items():
+        Image.fromarray(pic).save(tmp_path / name)
+    Image.fromarray(x[5, :, :, 0].astype(np.uint16) * 257).save(tmp_path / "11.png")
+    Image.fromarray(x[5]).quantize(64).save(tmp_path / "12.png")
+    (tmp_path / "._3.png").write_bytes(b"left behind")
+    (tmp_path / "notes.txt").touch()
+    film = Stills(tmp_path)
+    assert film.names == ["1.png", "2.jpg", "3.JPEG", "9.png", "10.webp", "11.png", "12.png"] and film.times is None
+    got = list(film.read(range(7)))
+    for k in (0, 1, 2, 4, 6):
+        with Image.open(tmp_path / film.names[k]) as im:
+            assert np.array_equal(got[k], np.asarray(im.convert("RGB"))), film.names[k]
+    assert np.array_equal(got[3][20:], x[3][20:]) and (got[3][:20] == 255).all()
+    assert np.array_equal(got[5], np.repeat(x[5, :, :, :1], 3, -1))
+    assert film.decoded == 7 and len(list(film.read([2, 2, 6]))) == 3
+
+
+@pytest.mark.parametrize("layout", ["sky_raw", "mug_style"])
+def test_real_pictures(layout):
+    root = real("fixtures", layout)
+    for name in find_films(root)[:2]:
+        film = open_film(root / name)
+        with Image.open(Path(film.file) / film.names[1]) as im:
+            assert np.array_equal(list(film.read([0, 1]))[1], np.asarray(im.convert("RGB")))
+
+
+# --- finding ---
+
+def touch(root: Path, *names: str):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_names(tmp_path):
+    "Odd names are sorted without a stumble; folders called x.mp4, hidden files, pipes and covers are no films; a dead link is one."
+    touch(tmp_path, "b/10.mp4", "b/9.mp4", "b/²x.mp4", "A.GIF", "é 3.mkv", ".hidden.mp4", ".git/x.mp4", "x.txt", "cover.jpg",
+          "walk/1.png", "walk/2.png", "one/1.webp", "b/thumb.png", "deep/cover.png", "deep/er/1.jpg")
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "dead.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "b/back").symlink_to(tmp_path)
+    assert find_films(tmp_path) == ["A.GIF", "b/9.mp4", "b/10.mp4", "b/²x.mp4", "dead.mp4", "deep/er", "one", "walk", "é 3.mkv"]
+    assert find_films(tmp_path / "walk") == ["."] and len(Stills(tmp_path / "walk" / ".")) == 2
+    with pytest.raises(ValueError, match="dead.mp4': No such file"):
+        open_film(tmp_path / "dead.mp4")
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        find_films(tmp_path / "no")
+    touch(tmp_path, "x.txt", "only.mp4/x.txt")
+    with pytest.raises(FileNotFoundError, match="no film in .* looked for .mp4 .*; 'only.mp4' is a folder"):
+        find_films(tmp_path)
+    with pytest.raises(NotADirectoryError, match="x.txt' is a file"):
+        find_films(tmp_path / "x.txt")
+
+
+def linked(root: Path, n: int) -> Path:
+    "A folder of n names for one film, in ten folders, an hour old."
+    film = write(root.parent / "one.mp4", pixels(0, 16, 32))
+    for k in range(10):
+        (root / f"{k}").mkdir(parents=True)
+        for j in range(n // 10):
+            os.link(film, root / f"{k}/clip_{j}.mp4")
+        os.utime(root / f"{k}", (time.time() - 3600,) * 2)
+    os.utime(root, (time.time() - 3600,) * 2)
+    return root
+
+
+def test_listing(tmp_path, shelf, monkeypatch):
+    "5,000 films are listed without opening one; the second time without looking into a folder; any change is noticed."
+    root, looks = linked(tmp_path / "many", 5000), []
+    scandir = os.scandir
+    monkeypatch.setattr(av, "open", lambda *a, **k: pytest.fail("listing opened a file"))
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(path) or scandir(path))
+    names = find_films(root)
+    assert len(names) == 5000 and names[10] == "0/clip_10.mp4" and len(looks) == 11
+    assert find_films(root) == names and len(looks) == 11
+    (root / "3/new.mp4").touch()
+    assert len(find_films(root)) == 5001 and len(looks) == 22, "a folder that changed just now is not remembered"
+    assert len(find_films(root)) == 5001 and len(looks) == 33
+    (root / "3/new.mp4").unlink()
+    os.utime(root / "3", (time.time() - 60,) * 2)
+    assert find_films(root) == names and find_films(root) == names and len(looks) == 44
+
+
+@pytest.mark.parametrize("harm", ["torn", "null", "strings", "other"])
+def test_a_bad_cache_is_not_used(tmp_path, shelf, harm):
+    root = linked(tmp_path / "many", 1000)
+    names = find_films(root)
+    kept, = shelf.iterdir()
+    record = json.loads(kept.read_text())
+    kept.write_text({"torn": kept.read_text()[:500], "null": "null", "strings": '{"key": "a", "films": "b", "changed": "c"}',
+                     "other": json.dumps(record | {"key": ["elsewhere"]})}[harm])
+    assert find_films(root) == names
+
+
+def test_no_place_for_a_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAMD_CACHE", str(tmp_path / "file"))
+    root = linked(tmp_path / "many", 1000)
+    assert len(find_films(root)) == len(find_films(root)) == 1000
+
+
+# --- damage ---
+
+def test_sound_only(tmp_path):
+    with av.open(str(tmp_path / "song.mp4"), "w") as box:
+        track = box.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        frame.rate = 44100
+        box.mux(track.encode(frame))
+        box.mux(track.encode())
+    with pytest.raises(ValueError, match="song.mp4': it holds no moving picture"):
+        Video(tmp_path / "song.mp4")
+
+
+def test_a_playlist_leads_nowhere(tmp_path):
+    write(tmp_path / "real.mp4", pixels(0))
+    for name, text in (("net.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n"), ("list.mkv", "ffconcat version 1.0\nfile real.mp4\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"cannot read '.*{name}'"):
+            Video(tmp_path / name)
+
+
+def sources(root: Path) -> list:
+    "Seven healthy films of 16 frames."
+    x = pixels(5, 16, 48)
+    made = [write(root / "a.mp4", x, pix_fmt="yuv420p", box={"movflags": "faststart"}, g="6"), write(root / "b.avi", x, "mpeg4", "yuv420p"),
+            write(root / "c.mov", x), write(root / "d.webm", x, "libvpx", "yuv420p"), write(root / "e.mkv", x, "ffv1"), write(root / "f.avi", x, "mjpeg", "yuvj420p")]
+    iio.imwrite(root / "g.gif", x, duration=80, loop=0)
+    return [*made, root / "g.gif"]
+
+
+def damage(root: Path, whole_ones: list) -> dict:
+    "200 files: name to (what was done to it, the healthy film it was made from)."
+    chance, done = random.Random(0), {}
+
+    def put(name, data, what, origin=None):
+        (root / name).write_bytes(data)
+        done[name] = what, origin
+    for k in range(200):
+        origin = whole_ones[k % 7]
+        data, name = origin.read_bytes(), f"{k:03}{origin.suffix}"
+        if k < 70:
+            put(name, data[:chance.randrange(1, len(data))], "cut", origin)
+        elif k < 170:
+            torn = bytearray(data)
+            for _ in range(chance.choice((1, 5, 50))):
+                torn[chance.randrange(len(torn))] = chance.randrange(256)
+            put(name, bytes(torn), "flipped", origin)
+        elif k < 180:
+            put(name, b"", "empty")
+        elif k < 190:
+            put(name, chance.choice((b"Dear reader, " * 99, chance.randbytes(4000), b"GIF89a", b"\0" * 5000)), "no film")
+        elif k < 195:
+            wrong = whole_ones[(k + 3) % 7]
+            put(name, wrong.read_bytes(), "other name", wrong)
+        elif k < 198:
+            (root / f"{k:03}.mp4").mkdir()
+            done[f"{k:03}.mp4"] = "folder", None
+        else:                                      # for ever: loops without end, and the same frames again and again without a last one
+            gif = whole_ones[6].read_bytes()
+            put(f"{k:03}.gif", gif[:-1] + gif[gif.index(b"\x21\xf9"):-1] * (40 if k == 198 else 400), "endless", whole_ones[6])
+    return done
+
+
+def look(path: str) -> tuple:
+    "What reading the first 16 frames gives: them, or the sentence."
+    try:
+        film = open_film(path)
+        return "read", np.stack(list(film.read(range(min(16, len(film))))))
+    except ValueError as error:
+        return "named", str(error)
+
+
+def test_200_damaged_files(tmp_path):
+    """No crash, no hang (10 seconds each in a process of its own), each named; what can be read is right, or (flipped bytes that no check covers) at
+    least a picture and not black."""
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    healthy = sources(tmp_path / "good")
+    right = {path: read(path) for path in healthy}
+    done = damage(tmp_path / "bad", healthy)
+    assert len(done) == 200
+    assert set(find_films(tmp_path / "bad")) == {name for name, (what, _) in done.items() if what != "folder"}
+    tally = {}
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        for name, (what, origin) in done.items():
+            try:
+                state, got = pool.submit(look, str(tmp_path / "bad" / name)).result(timeout=10)
+            except Late:
+                pool.shutdown(wait=False, cancel_futures=True)
+                pytest.fail(f"{name} ({what}) hangs")
+            tally.setdefault(what, []).append(state)
+            if state == "named":
+                assert name in got and "\n" not in got, got
+                continue
+            assert what not in ("empty", "no film", "folder"), f"{name} was read"
+            want = right[origin]
+            if what != "flipped":
+                assert np.array_equal(got, want[:len(got)]), f"{name} ({what}) was read, but not as it was"
+            assert got.reshape(len(got), -1).max(1).min() > 100, f"{name} ({what}) has a black frame"
+    share = {what: states.count("named") / len(states) for what, states in tally.items()}
+    assert share["empty"] == share["no film"] == share["folder"] == 1 and share["cut"] > .6 and share["flipped"] > .4, share
+
+
+def test_vanished(tmp_path):
+    path = write(tmp_path / "gone.mp4", pixels(0))
+    film = Video(path)
+    path.unlink()
+    with pytest.raises(ValueError, match="gone.mp4': No such file"):
+        next(film.read([0]))
+    shutil.copytree(real("fixtures", "sky_raw"), tmp_path / "sky")
+    still = open_film(tmp_path / "sky" / find_films(tmp_path / "sky")[0])
+    (Path(still.file) / still.names[1]).unlink()
+    with pytest.raises(ValueError, match=f"{still.names[1]}': No such file"):
+        list(still.read([0, 1]))
+
+
+def test_damaged_picture(tmp_path):
+    for name in ("1.png", "2.jpg", "3.webp"):
+        Image.fromarray(pixels(0)[0]).save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        for torn in (data[:len(data) // 2], b"", b"no picture"):
+            (tmp_path / name).write_bytes(torn)
+            with pytest.raises(ValueError, match=name):
+                read_picture(tmp_path / name)
+
+
+def test_a_promise_not_kept(tmp_path, monkeypatch):
+    "Frames that the index promised and that do not come are an error, after the whole file was decoded."
+    path = write(tmp_path / "a.mp4", pixels(0))
+    film = Video(path)
+    film.pts = np.append(film.pts, film.pts[-1] + 512)
+    film.times = np.arange(25) / 25
+    with pytest.raises(ValueError, match="a.mp4': it promises 25 frames, but 24 come"):
+        list(film.read([24]))
+    late = Video(path)
+    late.keys = np.array([0, 20])                  # there is no key: the jump fails, and the film is read from its first frame
+    monkeypatch.setattr(films.Video, "_number", lambda self, frame, before, old=films.Video._number: old(self, frame, 23 if len(self.keys) and before < 0 else before))
+    assert np.array_equal(next(late.read([22])), whole(path)[22]) and not len(late.keys)

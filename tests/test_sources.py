@@ -1,0 +1,48 @@
+"One word says where clips come from."
+import pytest
+import torch
+from footage import pixels, write
+
+from lamd_nb.data.clips import Clips
+from lamd_nb.data.sources import Mixture, open_data
+
+
+def test_words(tmp_path):
+    write(tmp_path / "a.mp4", pixels(0))
+    write(tmp_path / "b.mp4", pixels(1))
+    want = Clips(tmp_path, seed=3).batch(range(6))["video"]
+    for word in (tmp_path, str(tmp_path), f"folder:{tmp_path}"):
+        train, test = open_data(word, seed=3), open_data(word, split="test")
+        assert torch.equal(train.batch(range(6))["video"], want) and not hasattr(train, "__len__")
+        assert len(test) == 2 and test.batch([0, 1])["file"] == ["a.mp4", "b.mp4"]
+    shapes = open_data("worlds:shapes", 32)
+    assert isinstance(shapes, Mixture) and [w.rotating for w in shapes.worlds] == [6, 6]
+
+
+@pytest.mark.parametrize("word", ["worlds:shape", "nowhere", "folder:nowhere", "folder:"])
+def test_misspelt(tmp_path, monkeypatch, word):
+    monkeypatch.chdir(tmp_path)
+    if word == "folder:":
+        with pytest.raises((ValueError, FileNotFoundError)):
+            open_data(word)
+    else:
+        says = "unknown world 'shape'; known: shapes, arm" if word.startswith("worlds") else f"data is '{word}', but no such folder is there"
+        with pytest.raises(ValueError, match=says):
+            open_data(word)
+
+
+@pytest.mark.parametrize("name", ["arm", "sky", "gestures", "faces"])
+def test_worlds_by_name(name):
+    "Each world answers to its name, in both splits, and the clips of one are not those of the other."
+    one, other = (open_data(f"worlds:{name}", 32, 8, split).batch([0, 3])["video"] for split in ("train", "test"))
+    assert one.shape == (2, 3, 8, 32, 32) and not torch.equal(one, other)
+
+
+def test_folders_of_classes_take_turns(tmp_path):
+    for k in range(4):
+        write(tmp_path / "one" / f"{'ab'[k % 2]}/{k}.mp4", pixels(k))
+    mixed = Mixture([Clips(tmp_path / "one"), Clips(tmp_path / "one", seed=1)])
+    batch = mixed.batch([3, 0, 5])
+    for place, (k, source) in enumerate(((1, 1), (0, 0), (2, 1))):
+        alone = mixed.worlds[source].batch([k])
+        assert torch.equal(batch["video"][place], alone["video"][0]) and batch["label"][place] == alone["label"][0] and batch["file"][place] == alone["file"][0]
