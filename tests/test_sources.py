@@ -46,3 +46,12 @@ def test_folders_of_classes_take_turns(tmp_path):
     for place, (k, source) in enumerate(((1, 1), (0, 0), (2, 1))):
         alone = mixed.worlds[source].batch([k])
         assert torch.equal(batch["video"][place], alone["video"][0]) and batch["label"][place] == alone["label"][0] and batch["file"][place] == alone["file"][0]
+
+
+@pytest.mark.parametrize("name", ["shapes", "gestures", "faces"])
+def test_worlds_that_speak_know_their_words(name):
+    "Every sentence of a world is made of words of its vocabulary, so that a motion generator can be trained on it."
+    source = open_data(f"worlds:{name}", 32, 4)
+    words = getattr(source, "worlds", [source])[0].vocabulary
+    said = source.batch(range(24))["caption"]
+    assert any(said) and {w for sentence in said for w in sentence.split()} <= set(words) and words == sorted(words)

@@ -25,7 +25,7 @@ EXPRESSIONS = dict(anger={4: 1., 5: .5, 6: .3, 23: 1.}, disgust={4: .5, 6: .6, 9
                    happiness={6: .8, 12: 1., 26: .15}, neutral={}, sadness={1: 1., 4: .5, 6: .15, 15: 1., 45: .15}, surprise={1: .9, 2: 1., 5: 1., 26: 1.})
 RECIPES = torch.tensor([[units.get(k, 0.) for k in ACTIONS] for units in EXPRESSIONS.values()]) # (7 13)
 
-# %% ../../nbs/02e_faces.ipynb #72f7d500
+# %% ../../nbs/02e_faces.ipynb #dc40c735
 SUBJECTS = dict(train=range(26), test=range(26, 52))
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class FaceWorld:
     def person(self, subject):
         "What belongs to a person, in whatever clip: a dict of (b) and (b 3), see `identity`."
         return identity(uniform(self.seed*16 + 6, subject, 1, (24,)))
+
+    @property
+    def vocabulary(self) -> list[str]: # in alphabetical order
+        "Every word of every expression's name: a class is told as a short sentence."
+        return sorted({w for name in EXPRESSIONS for w in name.lower().split()})
 
 # %% ../../nbs/02e_faces.ipynb #f6c0a8e2
 def _rise(t, start, long):
@@ -112,7 +117,7 @@ def landmarks(
     points += [(0*one, v('eye_y') + v('nose_l') + 0*one), (0*one, v('tall') + JAW*acts[26])]
     return torch.stack([place(pose, x*one, y*one) for x, y in points], 1)
 
-# %% ../../nbs/02e_faces.ipynb #5589f209
+# %% ../../nbs/02e_faces.ipynb #9d3e63ae
 @patch
 def truth(
     self:FaceWorld,
@@ -132,7 +137,8 @@ def truth(
     u = self.draw(index, 7, 3, 1)
     x, y = .5 + .03*(u[:, 0] - .5) + nod[..., 0], .49 + .02*(u[:, 1] - .5) + nod[..., 1] + .02*(acts[15] - acts[26])
     pose = torch.stack([x*n, y*n, nod[..., 2], (.285 + .02*u[:, 2]).expand_as(x)*n], -1)
-    return dict(index=index, caption=['']*len(index), label=label, name=[list(EXPRESSIONS)[k] for k in label.tolist()], subject=subject, identity=who,
+    names = [list(EXPRESSIONS)[k] for k in label.tolist()]
+    return dict(index=index, label=label, name=names, caption=[name.lower() for name in names], subject=subject, identity=who,
                 intensity=intensity, action=torch.stack(list(acts.values()), 1), landmark=landmarks(who, acts, pose), pose=pose, gaze=gaze)
 
 # %% ../../nbs/02e_faces.ipynb #58a18553

@@ -66,7 +66,7 @@ def loop(
     theta = 2*math.pi*(phase[..., None] - torch.arange(4, device=phase.device)/4)
     return (1 + 2*theta.cos() + (2*theta).cos())/4
 
-# %% ../../nbs/02d_gestures.ipynb #082d7b49
+# %% ../../nbs/02d_gestures.ipynb #9a88447d
 SUBJECTS = dict(train=range(10), test=range(10, 19))
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class GestureWorld:
     def draw(self, index, slot, *shape):
         "The random numbers of one decision, (b *shape) in [0,1): the two splits share none."
         return uniform(self.seed*16 + (self.split == 'test'), index, slot, shape)
+
+    @property
+    def vocabulary(self) -> list[str]: # in alphabetical order
+        "Every word of every gesture's name: a class is told as a short sentence."
+        return sorted({w for name in GESTURES for w in name.lower().split()})
 
 # %% ../../nbs/02d_gestures.ipynb #0c37ee16
 SHIRTS = ((.93,.74,.14), (.18,.55,.32), (.78,.20,.18), (.18,.36,.74), (.48,.26,.60), (.92,.92,.89), (.52,.36,.25), (.22,.26,.32), (.13,.56,.60), (.88,.48,.18))
@@ -192,7 +197,7 @@ def _row(value, n, what, below):
     if below and (value >= below).any(): raise ValueError(f'{what} holds {int(value.max())}; there are {below}, counted from 0')
     return value
 
-# %% ../../nbs/02d_gestures.ipynb #e0505399
+# %% ../../nbs/02d_gestures.ipynb #5dee28d4
 @patch
 def truth(
     self:GestureWorld,
@@ -210,7 +215,8 @@ def truth(
     arms = _arms(self, index, label, onset, phase, amplitude)
     joints, scale = _skeleton(self, index, who, arms, sway)
     place, near = camera(joints)
-    return dict(index=index, caption=['']*len(index), label=label, name=[list(GESTURES)[k] for k in label.tolist()], subject=subject,
+    names = [list(GESTURES)[k] for k in label.tolist()]
+    return dict(index=index, label=label, name=names, caption=[name.lower() for name in names], subject=subject,
                 joint=place*self.size, depth=joints[..., 2]*self.size, onset=onset, phase=phase,
                 angle=torch.atan2(arms[..., 0], arms[..., 1]).movedim(1, 3), scene=(joints, scale, who))
 
