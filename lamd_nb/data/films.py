@@ -33,7 +33,7 @@ def natural(
     "A name cut into text and numbers."
     return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split('([0-9]+)', name))]
 
-# %% ../../nbs/03_films.ipynb #9db82cf3
+# %% ../../nbs/03_films.ipynb #d4cdebca
 def _visit(root, here):
     "What one folder holds: films and folders, as names below root."
     films, folders, pictures = [], [], 0
@@ -47,7 +47,6 @@ def _visit(root, here):
     if pictures > bool(folders) and not films: films.append(here or '.')
     return films, folders
 
-# %% ../../nbs/03_films.ipynb #3c9284d2
 def _walk(root):
     "All films below root, and for each folder when it last changed (ns)."
     films, changed, seen, todo = [], {}, set(), ['']
@@ -60,7 +59,7 @@ def _walk(root):
         changed[here], films, todo = at.st_mtime_ns, films + found, todo + folders
     return sorted(films, key=lambda f: (natural(f), f)), changed
 
-# %% ../../nbs/03_films.ipynb #458b8761
+# %% ../../nbs/03_films.ipynb #527b77be
 def _shelf(root):
     "The file that remembers the listing of a folder."
     home = os.environ.get('LAMD_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'lamd_nb'
@@ -74,7 +73,6 @@ def _recall(root):
         return record['films'] if same and record['key'] == [root, *VIDEOS, *PICTURES] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError): return None
 
-# %% ../../nbs/03_films.ipynb #78c3e79e
 def _remember(root, films, changed):
     "Keep a long listing: written aside, then put in place at once, or not at all."
     if len(films) < 1000 or max(changed.values()) > time.time_ns() - 2*10**9: return
@@ -101,18 +99,25 @@ def find_films(
     odd = next((f"; '{f}' is a folder, no video" for f in changed if f.lower().endswith(VIDEOS)), '')
     raise FileNotFoundError(f"no film in '{root}': looked for {' '.join(VIDEOS)} and for folders of {' '.join(PICTURES)}, in its subfolders too{odd}")
 
-# %% ../../nbs/03_films.ipynb #ec505209
+# %% ../../nbs/03_films.ipynb #da793d30
 def _on_white(x):
     "Bytes (h w 4) as (h w 3): what is transparent shows white."
     x = x.astype(np.uint16)
     return ((x[..., :3]*x[..., 3:] + 255*(255 - x[..., 3:]) + 127)//255).astype(np.uint8)
 
+def _lone():
+    "What keeps PyAV from starting threads for the colours of each little frame; versions before 18 may not know the word."
+    try: return dict(threads=1) if len(av.VideoFrame(2, 2, 'yuv420p').to_ndarray(format='rgb24', threads=1)) else {}
+    except TypeError: return {}
+
+_ALONE = _lone()
+
 def upright(
     frame:av.VideoFrame, # as decoded: any pixel format, perhaps lying on its side
 ) -> np.ndarray: # (h w 3) uint8
     "A decoded frame as plain RGB, turned as its rotation flag says, transparency shown over white."
-    if any(c.is_alpha for c in frame.format.components): x = _on_white(frame.to_ndarray(format='rgba'))
-    else: x = frame.to_ndarray(format='rgb24')
+    if any(c.is_alpha for c in frame.format.components): x = _on_white(frame.to_ndarray(format='rgba', **_ALONE))
+    else: x = frame.to_ndarray(format='rgb24', **_ALONE)
     quarter = round(getattr(frame, 'rotation', 0)/90) % 4
     return np.rot90(x, quarter).copy() if quarter else x
 
@@ -150,7 +155,7 @@ def _opened(file):
             yield box, tracks[0]
     except (av.FFmpegError, ValueError, MemoryError) as e: raise ValueError(f"cannot read '{file}': {_said(e)}") from None
 
-# %% ../../nbs/03_films.ipynb #5aca7f09
+# %% ../../nbs/03_films.ipynb #04b95561
 def _packets(box, track):
     "(when shown in ticks, whether a key) of each frame, in the order of decoding; nothing is decoded."
     rows, last = [], b''
@@ -163,7 +168,6 @@ def _packets(box, track):
     if not rows: raise ValueError('it holds no frame')
     return rows
 
-# %% ../../nbs/03_films.ipynb #9a0d648b
 def _frames(box, track, n=0):
     "Decode on from frame n. What goes wrong names the place."
     try:
@@ -191,7 +195,7 @@ class Video:
     def __len__(self): return len(self.times)
     def __repr__(self): return f"Video('{self.file}', {len(self)} frames, {len(self.keys)} of them keys)"
 
-# %% ../../nbs/03_films.ipynb #ccdd6293
+# %% ../../nbs/03_films.ipynb #08379acf
 @patch
 def count(self:Video) -> tuple[list, np.ndarray]: # time stamps in ticks, seconds after the first
     "Decode everything once, which is slow but sure."
@@ -202,7 +206,6 @@ def count(self:Video) -> tuple[list, np.ndarray]: # time stamps in ticks, second
     good = None not in s and all(a < b for a, b in zip(s, s[1:]))
     return pts, np.array([t - s[0] for t in s] if good else [k/rate for k in range(len(s))])
 
-# %% ../../nbs/03_films.ipynb #8d7941f0
 @patch
 def settle(self:Video) -> bool: # whether something new was learnt
     "After a surprise, believe only a decoding of the whole file, which must hold what the packets promised."
@@ -213,7 +216,7 @@ def settle(self:Video) -> bool: # whether something new was learnt
     self.keys = np.array([], int) # from now on always from the first frame
     return True
 
-# %% ../../nbs/03_films.ipynb #e4fad96d
+# %% ../../nbs/03_films.ipynb #5dcef6c7
 @patch
 def _number(self:Video, frame, before):
     "Which frame this is, if frame `before` came just before it."
@@ -222,7 +225,6 @@ def _number(self:Video, frame, before):
     if n == len(self) or self.pts[n] != frame.pts or n <= before: raise ValueError(f'after frame {before} comes one that no packet announced')
     return n
 
-# %% ../../nbs/03_films.ipynb #1f1675ad
 @patch
 def _pick(self:Video, numbers):
     "The frames of that number."
@@ -238,7 +240,7 @@ def _pick(self:Video, numbers):
             if n != wanted: raise ValueError(f'frame {wanted} does not come, though a packet announced it')
             yield upright(frame)
 
-# %% ../../nbs/03_films.ipynb #8dd3788e
+# %% ../../nbs/03_films.ipynb #53d97fef
 def _asked(film, numbers):
     "Numbers as a list, checked."
     numbers = [int(n) for n in numbers]
@@ -247,7 +249,6 @@ def _asked(film, numbers):
         raise ValueError(f"'{film.file}' has {len(film)} frames, 0 to {len(film) - 1}, but frames {numbers[0]} to {numbers[-1]} were asked for")
     return numbers
 
-# %% ../../nbs/03_films.ipynb #3296dc40
 @patch
 def read(
     self:Video,
