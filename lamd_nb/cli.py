@@ -192,7 +192,7 @@ def use_threads(
     if n < 1: raise ValueError(f'threads is {n}, but must be at least 1')
     torch.set_num_threads(n)
 
-# %% ../nbs/20_cli.ipynb #44be10b9
+# %% ../nbs/20_cli.ipynb #9e76881a
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
@@ -200,7 +200,7 @@ def use_threads(
        'lamd_train stage1 --preset tiny --steps 20 --out /tmp/try         (does it run here at all?)')
 def train(
     stage:str, # stage1 (the autoencoder) or stage2 (the motion generator)
-    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, or a folder of videos
+    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater: and a path
     out:str='runs/new', # folder for checkpoints, curve.jsonl and run.json
     preset:str='toy', # all sizes and settings under one name: toy or tiny
     vae:str=None, # stage2: folder of the stage-I run

@@ -2,9 +2,13 @@
 import pytest
 import torch
 from footage import pixels, write
+from PIL import Image
 
+from lamd_nb.data.bair import BAIR
+from lamd_nb.data.benchmarks import MUG, NATOPS, SkyTimelapse
+from lamd_nb.data.cater import CaterGen
 from lamd_nb.data.clips import Clips
-from lamd_nb.data.sources import Mixture, open_data
+from lamd_nb.data.sources import FOLDERS, Mixture, open_data
 
 
 def test_words(tmp_path):
@@ -55,3 +59,20 @@ def test_worlds_that_speak_know_their_words(name):
     words = getattr(source, "worlds", [source])[0].vocabulary
     said = source.batch(range(24))["caption"]
     assert any(said) and {w for sentence in said for w in sentence.split()} <= set(words) and words == sorted(words)
+
+
+def test_benchmarks_by_name(tmp_path):
+    "Each name reads its own layout with its own class, at the size that was asked for; training has no end."
+    faces = tmp_path / "mug/subjects3"
+    for k, name in enumerate(("008/anger/take000", "001/fear/take000")):
+        (faces / name).mkdir(parents=True)
+        for t, x in enumerate(pixels(k, 4)):
+            Image.fromarray(x).save(faces / name / f"img_{t:04d}.jpg")
+    for word, kind in (("bair", BAIR), ("sky", SkyTimelapse), ("natops", NATOPS), ("mug", MUG), ("cater", CaterGen), ("folder", Clips)):
+        assert FOLDERS[word] is kind
+        with pytest.raises(ValueError, match=f"data is '{word}:nowhere', but no such folder is there.*bair, sky, natops, mug, cater"):
+            open_data(f"{word}:nowhere")
+    train, test = (open_data(f"mug:{tmp_path}/mug", 32, 4, split=s) for s in ("train", "test"))
+    assert isinstance(test, MUG) and len(test) == 1 and not hasattr(train, "__len__")
+    assert train.batch([0, 7])["label"].tolist() == [0, 0] and test.batch([0])["label"].tolist() == [2]
+    assert train.batch([0])["video"].shape == (1, 3, 4, 32, 32)
