@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['LINKS', 'GRIP', 'STEPS', 'PAINTS', 'joints', 'angles', 'push', 'ArmWorld']
 
-# %% ../../nbs/02b_arm.ipynb #2c378918
+# %% ../../nbs/02b_arm.ipynb #cf4d5161
 import math
-from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .shapes import COLOURS, palette, uniform
-from .worlds import SPLITS, _future, _index, _pick
+from .shapes import COLOURS, palette
+from .worlds import World, _future, _index, _pick
 
 # %% ../../nbs/02b_arm.ipynb #450c1914
 LINKS, GRIP, _EDGE = (.42, .40), .05, .15  # lengths of the links, radius of the gripper, its least distance from the border when it plans
@@ -95,24 +94,10 @@ def push(
         jam.append(_apart(x, y, radius, gx, gy)[2])
     return torch.stack(film, 2), torch.stack(jam, 2)
 
-# %% ../../nbs/02b_arm.ipynb #885a80bb
-@dataclass(frozen=True)
-class ArmWorld:
-    "Endless clips of an arm that pushes discs. It has no length: every index from 0 up is a clip."
-    size:int = 64         # height and width in pixels
-    frames:int = 16       # frames in a clip
-    split:str = 'train'   # 'train' or 'test'
-    seed:int = 0          # another seed, another world
-    mode = 'free'         # no captions, many futures
-
-    def __post_init__(self):
-        if self.split not in ('train', 'test'): raise ValueError(f'unknown split {self.split!r}; known: train, test')
-        if self.size < 16: raise ValueError(f'size is {self.size} pixels; an arm needs a frame of at least 16')
-        if self.frames < 2: raise ValueError(f'frames is {self.frames}; a motion needs at least 2')
-
-    def draw(self, index, slot, *shape):
-        "Random numbers (b *shape) of one decision: no two splits, and no two worlds of this book, share any."
-        return uniform(self.seed*16 + 6 + SPLITS[self.split], index, slot, shape)
+# %% ../../nbs/02b_arm.ipynb #45815cf2
+class ArmWorld(World):
+    "Endless clips of an arm that pushes discs."
+    mode, stream = 'free', 6 # no captions, many futures
 
 # %% ../../nbs/02b_arm.ipynb #97ce598a
 PAINTS = ((.96, .95, .91), (.98, .58, .16), (.30, .33, .38), (.72, .77, .82)) # white, orange, graphite, steel

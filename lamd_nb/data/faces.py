@@ -5,54 +5,34 @@
 # %% auto #0
 __all__ = ['EXPRESSIONS', 'RECIPES', 'SUBJECTS', 'WALLS', 'CLOTHES', 'LANDMARKS', 'FaceWorld', 'landmarks']
 
-# %% ../../nbs/02e_faces.ipynb #e63ad3a7
+# %% ../../nbs/02e_faces.ipynb #93666de1
 import math
-from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../../nbs/02e_faces.ipynb #aaccb941
+# %% ../../nbs/02e_faces.ipynb #31d4adca
 from .figure import choose
-from .gestures import _row
+from .gestures import ClassWorld
 from .portrait import ACTIONS, JAW, brow, identity, lids, lips, mouth_width, place, portrait
 from .shapes import uniform
-from .worlds import _index
 
 # %% ../../nbs/02e_faces.ipynb #6c4c3800
 EXPRESSIONS = dict(anger={4: 1., 5: .5, 6: .3, 23: 1.}, disgust={4: .5, 6: .6, 9: 1., 10: 1., 15: .4}, fear={1: 1., 2: .6, 4: .5, 5: 1., 20: 1., 26: .25},
                    happiness={6: .8, 12: 1., 26: .15}, neutral={}, sadness={1: 1., 4: .5, 6: .15, 15: 1., 45: .15}, surprise={1: .9, 2: 1., 5: 1., 26: 1.})
 RECIPES = torch.tensor([[units.get(k, 0.) for k in ACTIONS] for units in EXPRESSIONS.values()]) # (7 13)
 
-# %% ../../nbs/02e_faces.ipynb #dc40c735
+# %% ../../nbs/02e_faces.ipynb #4a55c800
 SUBJECTS = dict(train=range(26), test=range(26, 52))
 
-@dataclass(frozen=True)
-class FaceWorld:
-    "Endless clips of a face that shows one of seven expressions. It has no length: every index from 0 up is a clip."
-    size:int = 64         # height and width in pixels
-    frames:int = 16       # frames in a clip
-    split:str = 'train'   # 'train' or 'test': other people, other clips
-    seed:int = 0          # another seed, another world
-
-    def __post_init__(self):
-        if self.split not in SUBJECTS: raise ValueError(f'unknown split {self.split!r}; known: {", ".join(SUBJECTS)}')
-        if self.size < 24: raise ValueError(f'size is {self.size} pixels; a face needs a frame of at least 24')
-        if self.frames < 2: raise ValueError(f'frames is {self.frames}; an expression needs at least 2')
-
-    def draw(self, index, slot, *shape):
-        "The random numbers of one decision, (b *shape) in [0,1): the two splits share none."
-        return uniform(self.seed*16 + 4 + (self.split == 'test'), index, slot, shape)
+class FaceWorld(ClassWorld):
+    "Endless clips of a face that shows one of seven expressions."
+    names, subjects, least, stream = tuple(EXPRESSIONS), SUBJECTS, 24, 4
 
     def person(self, subject):
         "What belongs to a person, in whatever clip: a dict of (b) and (b 3), see `identity`."
         return identity(uniform(self.seed*16 + 6, subject, 1, (24,)))
-
-    @property
-    def vocabulary(self) -> list[str]: # in alphabetical order
-        "Every word of every expression's name: a class is told as a short sentence."
-        return sorted({w for name in EXPRESSIONS for w in name.lower().split()})
 
 # %% ../../nbs/02e_faces.ipynb #f6c0a8e2
 def _rise(t, start, long):
@@ -117,7 +97,7 @@ def landmarks(
     points += [(0*one, v('eye_y') + v('nose_l') + 0*one), (0*one, v('tall') + JAW*acts[26])]
     return torch.stack([place(pose, x*one, y*one) for x, y in points], 1)
 
-# %% ../../nbs/02e_faces.ipynb #9d3e63ae
+# %% ../../nbs/02e_faces.ipynb #28790fd4
 @patch
 def truth(
     self:FaceWorld,
@@ -126,20 +106,15 @@ def truth(
     ask:int|Tensor|None=None, # an expression 0..6, or (b) one for each clip, instead of the clip's own
 ) -> dict: # all that `batch` returns but pixels, and gaze (b t 2) in face coordinates
     "Everything that is known about some clips, without painting them."
-    index, n = _index(index), self.size
-    label = (self.draw(index, 2)*len(EXPRESSIONS)).long() if ask is None else _row(ask, len(index), 'ask', len(EXPRESSIONS)).to(index.device)
-    if not (isinstance(future, int) and future == 0): future = _row(future, len(index), 'future', 0).to(index.device)
-    crew = SUBJECTS[self.split]
-    subject = crew[0] + (self.draw(index, 1)*len(crew)).long()
+    future, said = self.cast(index, future, ask)
+    index, label, subject, n = said['index'], said['label'], said['subject'], self.size
     who, (intensity, nod, blink, gaze) = self.person(subject), _timing(self, index, future)
     acts = {k: intensity*r[:, None] for k, r in zip(ACTIONS, RECIPES.to(index.device)[label].T)}
     acts[45] = torch.maximum(acts[45], blink)
     u = self.draw(index, 7, 3, 1)
     x, y = .5 + .03*(u[:, 0] - .5) + nod[..., 0], .49 + .02*(u[:, 1] - .5) + nod[..., 1] + .02*(acts[15] - acts[26])
     pose = torch.stack([x*n, y*n, nod[..., 2], (.285 + .02*u[:, 2]).expand_as(x)*n], -1)
-    names = [list(EXPRESSIONS)[k] for k in label.tolist()]
-    return dict(index=index, label=label, name=names, caption=[name.lower() for name in names], subject=subject, identity=who,
-                intensity=intensity, action=torch.stack(list(acts.values()), 1), landmark=landmarks(who, acts, pose), pose=pose, gaze=gaze)
+    return said | dict(identity=who, intensity=intensity, action=torch.stack(list(acts.values()), 1), landmark=landmarks(who, acts, pose), pose=pose, gaze=gaze)
 
 # %% ../../nbs/02e_faces.ipynb #58a18553
 @patch

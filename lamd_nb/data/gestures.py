@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['AXES', 'GESTURES', 'ARMS', 'KEYS', 'RESTS', 'MOVES', 'SUBJECTS', 'SHIRTS', 'TROUSERS', 'BRIGHT', 'WALLS', 'FLOORS',
-           'direction', 'poses', 'loop', 'GestureWorld']
+           'direction', 'poses', 'loop', 'ClassWorld', 'GestureWorld']
 
-# %% ../../nbs/02d_gestures.ipynb #e63ad3a7
+# %% ../../nbs/02d_gestures.ipynb #93666de1
 import math
-from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../../nbs/02d_gestures.ipynb #1c97a3b2
+# %% ../../nbs/02d_gestures.ipynb #0f3c0a90
 from .figure import HAIR, OWNER, PARTS, SHADOW, SKIN, camera, capsules, choose, figure
 from .shapes import uniform
-from .worlds import _index
+from .worlds import World, _index
 
 # %% ../../nbs/02d_gestures.ipynb #962a71d8
 AXES = dict(o=(1., 0., 0.), i=(-1., 0., 0.), u=(0., -1., 0.), d=(0., 1., 0.), f=(0., 0., 1.))
@@ -66,30 +65,42 @@ def loop(
     theta = 2*math.pi*(phase[..., None] - torch.arange(4, device=phase.device)/4)
     return (1 + 2*theta.cos() + (2*theta).cos())/4
 
-# %% ../../nbs/02d_gestures.ipynb #9a88447d
-SUBJECTS = dict(train=range(10), test=range(10, 19))
+# %% ../../nbs/02d_gestures.ipynb #8806669f
+def _row(value, n, what, below):
+    "`value` as `n` checked whole numbers below `below`."
+    value = _index([value]*n if isinstance(value, int) else value)
+    if len(value) != n: raise ValueError(f'{what} names {len(value)}, but index names {n} clips')
+    if below and (value >= below).any(): raise ValueError(f'{what} holds {int(value.max())}; there are {below}, counted from 0')
+    return value
 
-@dataclass(frozen=True)
-class GestureWorld:
-    "Endless clips of a figure that makes one of twelve gestures. It has no length: every index from 0 up is a clip."
-    size:int = 64         # height and width in pixels
-    frames:int = 16       # frames in a clip
-    split:str = 'train'   # 'train' or 'test': other people, other clips
-    seed:int = 0          # another seed, another world
-
-    def __post_init__(self):
-        if self.split not in SUBJECTS: raise ValueError(f'unknown split {self.split!r}; known: {", ".join(SUBJECTS)}')
-        if self.size < 16: raise ValueError(f'size is {self.size} pixels; a figure needs a frame of at least 16')
-        if self.frames < 2: raise ValueError(f'frames is {self.frames}; a gesture needs at least 2')
-
-    def draw(self, index, slot, *shape):
-        "The random numbers of one decision, (b *shape) in [0,1): the two splits share none."
-        return uniform(self.seed*16 + (self.split == 'test'), index, slot, shape)
+# %% ../../nbs/02d_gestures.ipynb #2fe298b5
+class ClassWorld(World):
+    "Endless clips of people who do one of several things that have names."
+    names, subjects = (), dict(train=range(1), test=range(1)) # what can be done; who, by split: other people in the test
 
     @property
     def vocabulary(self) -> list[str]: # in alphabetical order
-        "Every word of every gesture's name: a class is told as a short sentence."
-        return sorted({w for name in GESTURES for w in name.lower().split()})
+        "Every word of every name: a class is told as a short sentence."
+        return sorted({w for name in self.names for w in name.lower().split()})
+
+    def cast(self,
+        index:Tensor|list[int], # (b) which clips, from 0 up
+        future:int|Tensor, # which future, or (b) one for each clip
+        ask:int|Tensor|None, # a class, or (b) one for each clip, instead of the clip's own
+    ) -> tuple[int|Tensor, dict]: # the futures, checked; index, label, subject (b), name and caption (lists)
+        "Who does what in some clips."
+        index, n, crew = _index(index), len(self.names), self.subjects[self.split]
+        label = (self.draw(index, 2)*n).long() if ask is None else _row(ask, len(index), 'ask', n).to(index.device)
+        if not (isinstance(future, int) and future == 0): future = _row(future, len(index), 'future', 0).to(index.device)
+        names = [self.names[k] for k in label.tolist()]
+        return future, dict(index=index, label=label, name=names, caption=[x.lower() for x in names], subject=crew[0] + (self.draw(index, 1)*len(crew)).long())
+
+# %% ../../nbs/02d_gestures.ipynb #5e6ea12c
+SUBJECTS = dict(train=range(10), test=range(10, 19))
+
+class GestureWorld(ClassWorld):
+    "Endless clips of a figure that makes one of twelve gestures."
+    names, subjects, stream = tuple(GESTURES), SUBJECTS, 0
 
 # %% ../../nbs/02d_gestures.ipynb #0c37ee16
 SHIRTS = ((.93,.74,.14), (.18,.55,.32), (.78,.20,.18), (.18,.36,.74), (.48,.26,.60), (.92,.92,.89), (.52,.36,.25), (.22,.26,.32), (.13,.56,.60), (.88,.48,.18))
@@ -189,15 +200,7 @@ def background(
     room = torch.lerp(wall*(pool + .10*noise + .06*grain)*(1 - .14*seams), wall*1.1, board)
     return torch.lerp(room, ground, edge).clamp(0, 1)
 
-# %% ../../nbs/02d_gestures.ipynb #8806669f
-def _row(value, n, what, below):
-    "`value` as `n` checked whole numbers below `below`."
-    value = _index([value]*n if isinstance(value, int) else value)
-    if len(value) != n: raise ValueError(f'{what} names {len(value)}, but index names {n} clips')
-    if below and (value >= below).any(): raise ValueError(f'{what} holds {int(value.max())}; there are {below}, counted from 0')
-    return value
-
-# %% ../../nbs/02d_gestures.ipynb #5dee28d4
+# %% ../../nbs/02d_gestures.ipynb #7b6b2fb6
 @patch
 def truth(
     self:GestureWorld,
@@ -206,19 +209,14 @@ def truth(
     ask:int|Tensor|None=None, # a gesture 0..11, or (b) one for each clip, instead of the clip's own
 ) -> dict: # all that `batch` returns but pixels, and `scene`: what is needed to paint
     "Everything that is known about some clips, without painting them."
-    index = _index(index)
-    label = (self.draw(index, 2)*len(GESTURES)).long() if ask is None else _row(ask, len(index), 'ask', len(GESTURES)).to(index.device)
-    if not (isinstance(future, int) and future == 0): future = _row(future, len(index), 'future', 0).to(index.device)
-    crew = SUBJECTS[self.split]
-    subject = crew[0] + (self.draw(index, 1)*len(crew)).long()
+    future, said = self.cast(index, future, ask)
+    index, label, subject = said['index'], said['label'], said['subject']
     who, (onset, phase, amplitude, sway) = _person(self, subject), _timing(self, index, future)
     arms = _arms(self, index, label, onset, phase, amplitude)
     joints, scale = _skeleton(self, index, who, arms, sway)
     place, near = camera(joints)
-    names = [list(GESTURES)[k] for k in label.tolist()]
-    return dict(index=index, label=label, name=names, caption=[name.lower() for name in names], subject=subject,
-                joint=place*self.size, depth=joints[..., 2]*self.size, onset=onset, phase=phase,
-                angle=torch.atan2(arms[..., 0], arms[..., 1]).movedim(1, 3), scene=(joints, scale, who))
+    return said | dict(joint=place*self.size, depth=joints[..., 2]*self.size, onset=onset, phase=phase,
+                       angle=torch.atan2(arms[..., 0], arms[..., 1]).movedim(1, 3), scene=(joints, scale, who))
 
 # %% ../../nbs/02d_gestures.ipynb #17331b01
 @patch

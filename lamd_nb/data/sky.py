@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['HORIZON', 'OCTAVES', 'STRETCH', 'VEIL', 'HOURS', 'bump', 'SkyWorld']
 
-# %% ../../nbs/02c_sky.ipynb #dd9b9386
+# %% ../../nbs/02c_sky.ipynb #f4dc5536
 import math
-from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .shapes import uniform
-from .worlds import SPLITS, _future, _index
+from .worlds import World, _future, _index
 
 # %% ../../nbs/02c_sky.ipynb #f4557265
 def bump(
@@ -28,24 +26,10 @@ def _around(place, n):
     u = place[..., None] - torch.arange(n, device=place.device)
     return bump((u + n/2) % n - n/2)
 
-# %% ../../nbs/02c_sky.ipynb #046c010b
-@dataclass(frozen=True)
-class SkyWorld:
-    "Endless clips of clouds over a skyline. It has no length: every index from 0 up is a clip."
-    size:int = 64         # height and width in pixels
-    frames:int = 16       # frames in a clip
-    split:str = 'train'   # 'train' or 'test'
-    seed:int = 0          # another seed, another world
-    mode = 'free'         # no captions, many futures
-
-    def __post_init__(self):
-        if self.split not in ('train', 'test'): raise ValueError(f'unknown split {self.split!r}; known: train, test')
-        if self.size < 16: raise ValueError(f'size is {self.size} pixels; a sky needs a frame of at least 16')
-        if self.frames < 2: raise ValueError(f'frames is {self.frames}; a motion needs at least 2')
-
-    def draw(self, index, slot, *shape):
-        "Random numbers (b *shape) of one decision: no two splits, and no two worlds of this book, share any."
-        return uniform(self.seed*16 + 8 + SPLITS[self.split], index, slot, shape)
+# %% ../../nbs/02c_sky.ipynb #8fb9e536
+class SkyWorld(World):
+    "Endless clips of clouds over a skyline."
+    mode, stream = 'free', 8 # no captions, many futures
 
 # %% ../../nbs/02c_sky.ipynb #d889f53e
 def _drift(world, index, future=0):
