@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['Vocabulary', 'Block', 'TextEncoder', 'ClassEncoder', 'Condition', 'TextCondition', 'ClassCondition', 'condition_from']
 
-# %% ../nbs/14_conditions.ipynb #d89b76e2
+# %% ../nbs/14_conditions.ipynb #68f284b5
 import difflib
+import re
 
 import torch
 from torch import Tensor, nn
 
 from .layers import Attention
 
-# %% ../nbs/14_conditions.ipynb #ca5439d9
+# %% ../nbs/14_conditions.ipynb #1e402d71
 class Vocabulary:
     "The words a model knows: sentences into rows of numbers. 0 is padding, 1 opens every sentence."
     PAD, START = 0, 1
@@ -38,9 +39,9 @@ class Vocabulary:
     def split(
         sentence:str, # '' is the empty sentence
     ) -> list[str]: # lower-case words
-        "A sentence as words, without punctuation."
+        "A sentence as words, without punctuation; a minus belongs to its number."
         if not isinstance(sentence, str): raise TypeError(f'a sentence must be a str, not {type(sentence).__name__}')
-        return ''.join(c if c.isalnum() or c == "'" else ' ' for c in sentence.lower()).split()
+        return re.findall(r"(?<![^\W_])-(?=\d)[^\W_']+|(?:[^\W_]|')+", sentence.lower())
 
     def complain(self,
         unknown:list[str], # words not known

@@ -46,15 +46,16 @@ def lines(
     "A list line by line, anything else as it is."
     return '\n'.join(map(str, result)) if isinstance(result, (list, tuple)) else '' if result is None else str(result)
 
-# %% ../nbs/19c_shell.ipynb #30ce96e6
+# %% ../nbs/19c_shell.ipynb #bb59d345
 def door(
     command, # a function
     examples:tuple=(), # for its help
     show=lines, # turns its result into text
     argv:list|None=None, # words after the command's name; None: what the shell gave
     prog:str|None=None, # name in messages; None: the program's
+    verdict=lambda result: '', # a sentence if the result, though shown, is bad news
 ) -> None:
-    "Parse the words, run the command, print its result; bad input ends with one sentence and status 1."
+    "Parse the words, run the command, print its result; bad input and bad news end with one sentence and status 1."
     parser = parser_of(command, examples, prog)
     args = {k: v for k, v in vars(parser.parse_args(argv)).items() if k not in ('pdb', 'xtra')}
     try: result = command(**args)
@@ -63,19 +64,21 @@ def door(
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'{parser.prog}: {sentence(e)}')
     if text := show(result): print(text)
+    if bad := verdict(result): sys.exit(f'{parser.prog}: {bad}')
 
-# %% ../nbs/19c_shell.ipynb #fc8b1928
+# %% ../nbs/19c_shell.ipynb #53665bb3
 def shell(
     *examples, # lines for the help
     show=lines, # turns the result into text
+    verdict=lambda result: '', # a sentence if the result is bad news, such as films that are broken
 ):
     "Make a function a command that is still a function."
     def wrap(command):
         @wraps(command)
         def run(*args, **kwargs):
             main = sys._getframe(1).f_globals.get('__name__') == '__main__' and Path(sys.argv[0]).name.startswith('lamd_')
-            return command(*args, **kwargs) if args or kwargs or not main else door(command, examples, show)
-        run.shell = partial(door, command, examples, show)
+            return command(*args, **kwargs) if args or kwargs or not main else door(command, examples, show, verdict=verdict)
+        run.shell = partial(door, command, examples, show, verdict=verdict)
         run.help = lambda prog: parser_of(command, examples, prog).format_help()
         return run
     return wrap

@@ -47,7 +47,7 @@ def order(
     "The order in which one epoch visits the items of a finite source."
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed_of('order', seed, epoch)))
 
-# %% ../nbs/09c_streams.ipynb #24d401ca
+# %% ../nbs/09c_streams.ipynb #4bf897cf
 @dataclass(frozen=True)
 class Stream:
     "Endless batches; batch number `step` depends on the seed and on `step` alone."
@@ -65,7 +65,8 @@ class Stream:
         return torch.cat([order(n, self.seed, e)[place[place//n == e] % n] for e in epochs])
     def at(self, step: int, rank: int=0, ranks: int=1) -> dict:
         "The batch of one step."
-        return self.source.batch(self.index(step, rank, ranks))
+        part = self.source.part(rank, ranks) if hasattr(self.source, 'part') else None # what cannot be reached at random is dealt out beforehand
+        return self.source.batch(self.index(step, rank, ranks)) if part is None else part.batch(self.index(step))
     def __iter__(self) -> Iterator[dict]:
         "Batches from `start` on, for ever."
         step = self.start

@@ -17,11 +17,11 @@ from .clips import Clips
 from .films import find_films, open_film
 from .windows import FITS, squeezed
 
-# %% ../../nbs/03f_benchmarks.ipynb #cf4cac51
+# %% ../../nbs/03f_benchmarks.ipynb #4ad640f9
 class Benchmark(Clips):
     "A data set as it is downloaded. A subclass gives its rules as data and its layout in the hooks of `Clips`."
     protocol = dict(train={}, test={}) # options of `Clips`
-    counts, names, inner, layout = {}, (), (), 'films'
+    counts, names, subjects, inner, layout = {}, (), {}, (), 'films'
     def __init__(self,
         root:str|Path, # the folder that was downloaded
         split:str='train', # 'train' or 'test', as published
@@ -36,11 +36,7 @@ class Benchmark(Clips):
 
     def _others(self, root): return [] # classes are known by name
     def label(self, name:str) -> int|None: return None # Hook: the class of the film of that name, if there are classes
-
-    def about(self, k:int, i:int) -> dict:
-        "What is known about clip k of film i: its label, if there are classes."
-        label = self.label(self.files[i])
-        return dict(caption='') | ({} if label is None else dict(label=label))
+    def person(self, name:str) -> str|None: return None # Hook: who is seen in it, if somebody knows
 
 # %% ../../nbs/03f_benchmarks.ipynb #94840f8b
 @patch
@@ -162,7 +158,7 @@ def repetitions(
     if lost := [f for f in films if _signal(f) not in cuts]: raise ValueError(f"'{root/'segmentation.txt'}' does not say where the repetitions of '{lost[0]}' are")
     return {f'{f}#{rep}': part for f in films for rep, part in sorted(cuts[_signal(f)].items())}
 
-# %% ../../nbs/03f_benchmarks.ipynb #701d0f99
+# %% ../../nbs/03f_benchmarks.ipynb #ca6728fc
 class NATOPS(Benchmark):
     "Signals to aircraft: 24 of them, by 20 people, 20 times each."
     protocol = dict(train=dict(size=128, frames=40, fit='pad', window='very_random'), test=dict(size=128, frames=40, fit='pad', window='uniform'))
@@ -179,6 +175,7 @@ class NATOPS(Benchmark):
         return list(self.parts)
 
     def label(self, name:str) -> int: return _signal(name)[0] - 1
+    def person(self, name:str) -> str: return f'{_signal(name)[1]:02d}'
     def fitted(self, x:Tensor) -> Tensor:
         top, bottom, left, right = self.box
         return super().fitted(x[..., top:bottom, left:right] if x.shape[-2:] == (240, 320) else x)
@@ -191,7 +188,7 @@ def open(self:NATOPS, i:int):
     film = open_film(self.root/name.split('#')[0])
     return Part(film, *self.parts[name], str(self.root/name)) if self.parts[name] else film
 
-# %% ../../nbs/03f_benchmarks.ipynb #cbe78905
+# %% ../../nbs/03f_benchmarks.ipynb #39e75a23
 class MUG(Benchmark):
     "Posed expressions: 931 takes of 52 people."
     protocol = dict(train=dict(size=128, frames=40, fit='pad', window='random'), test=dict(size=128, frames=40, fit='pad', window='uniform'))
@@ -210,6 +207,7 @@ class MUG(Benchmark):
         super().__init__(root, split, **options)
 
     def label(self, name:str) -> int: return self.names.index(name.split('/')[-2])
+    def person(self, name:str) -> str: return name.split('/')[0]
     def find(self, root:Path) -> list[str]:
         take = re.compile(r'(\d{3})/(?:session\d/)?(' + '|'.join(self.names) + r')/take\d+\w*')
         return [f for f in find_films(root) if (m := take.fullmatch(f)) and m[1] in self.subjects[self.split]]

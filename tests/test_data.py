@@ -1,0 +1,109 @@
+"The command lamd_data, as the shell gives it: tables, pictures, packs and shards, and one sentence for what is wrong."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from footage import pixels, write
+from PIL import Image
+
+from lamd_nb import cli
+from lamd_nb.data.clips import Clips
+from lamd_nb.data.sources import open_data
+
+
+def lamd_data(*words, status=0):
+    "What the shell shows, and that it ends as it should."
+    done = subprocess.run([Path(sys.executable).parent / "lamd_data", *map(str, words)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    "Films in two classes, split."
+    home = tmp_path_factory.mktemp("data")
+    for k in range(6):
+        write(home / f"films/{'train' if k < 4 else 'test'}/{('turn_left', 'stop')[k % 2]}/{k}.mp4", pixels(k, 18 + k))
+    return home / "films"
+
+
+def test_check(films, tmp_path):
+    said = lamd_data("check", films)
+    rows = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in said.splitlines()}
+    assert rows[""] == ["train", "test"] and rows["films"] == ["4", "2"] and rows["classes"] == ["stop, turn_left"] * 2
+    assert rows["frames"] == [str(18 + 19 + 20 + 21), str(22 + 23)] and rows["broken or too short"] == ["0", "0"]
+    assert "2 films are broken or too short" in lamd_data("check", films, "--frames", 20, status=1)
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    write(tmp_path / "good.mp4", pixels(0))
+    assert "broken.mp4" in lamd_data("check", tmp_path, status=1)
+
+
+def test_check_a_benchmark(tmp_path):
+    for name in ("008/anger/take000", "001/fear/take001", "001/fear/take002"):
+        for t, x in enumerate(pixels(0, 18)):
+            (tmp_path / "subjects3" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x).save(tmp_path / f"subjects3/{name}/img_{t:04d}.jpg")
+    said = lamd_data("check", f"mug:{tmp_path}")
+    for part in ("1 of 465", "2 of 466", "1 of 26", "1 of 7: anger, disgust", "MUG has 465 train films, but"):
+        assert part in said
+    (tmp_path / "subjects3/001/fear/take002/img_0003.jpg").write_bytes(b"")
+    assert "1 film is broken" in lamd_data("check", f"mug:{tmp_path}", "--decode", status=1)
+
+
+def test_show(films, tmp_path):
+    for src, name in ((films, "a.png"), ("worlds:faces", "new/b.png")):
+        assert lamd_data("show", src, "--out", tmp_path / name, "--clips", 3).strip() == str(tmp_path / name)
+        assert Image.open(tmp_path / name).width > 400
+    assert "must end in .png" in lamd_data("show", films, "--out", tmp_path / "a.gif", status=1)
+
+
+def test_pack_and_shard(films, tmp_path):
+    "All three hold the same films, and a model that is trained on any of them can be told the same sentences."
+    assert "4 films, 78 frames" in lamd_data("pack", films, tmp_path / "pack", "--size", 32)
+    assert "4 films, 4 pieces" in lamd_data("shard", tmp_path / "pack", tmp_path / "shards", "--megabytes", .1)
+    assert "4 films, 78 frames" in lamd_data("pack", films, tmp_path / "pack", "--size", 32)      # nothing to do
+    for src in (tmp_path / "pack", f"wds:{tmp_path / 'shards'}"):
+        assert "| films | 4 | 2 |" in lamd_data("check", src)
+    want = Clips(films, 32, split="test").batch([0, 1])
+    got = open_data(tmp_path / "pack", 32, split="test").batch([0, 1])
+    assert torch.equal(got["video"], want["video"]) and got["caption"] == want["caption"] == ["stop", "turn left"]
+    text = dict(dim=8, max_len=4)
+    configs = [cli.condition_of(open_data(str(src), 32), text) for src in (films, tmp_path / "pack", f"wds:{tmp_path / 'shards'}")]
+    assert configs == [dict(kind="text", words=["left", "stop", "turn"], dim=8, max_len=4)] * 3
+
+
+BAD = [(["pakc"], "unknown command 'pakc'; known: check, show, pack, shard"), (["check", "nowhere"], "no such folder"), (["check", "worlds:shapes"], "there are no films"),
+       (["pack", "{films}", "{new}", "--fit", "stretch"], "unknown fit 'stretch'; known: crop"), (["pack", "{films}", "{films}"], "holds something that is no pack"),
+       (["shard", "{films}", "{new}", "--megabytes", "0"], "must be more than 0"), (["pack", "{films}", "{new}", "--frames", "40"], "need 40"), (["check", "wds:{films}"], "no pack")]
+
+
+@pytest.mark.parametrize("words, part", BAD)
+def test_bad_input(films, tmp_path, words, part):
+    before = sorted(map(str, films.rglob("*")))
+    said = lamd_data(*(w.format(films=films, new=tmp_path / "new") for w in words), status=1)
+    assert part in said and said.count("\n") == 1
+    assert sorted(map(str, films.rglob("*"))) == before
+
+
+def test_help():
+    assert lamd_data("--help").startswith("usage: lamd_data check|show|pack|shard")
+    for word in ("check", "show", "pack", "shard"):
+        assert "examples:" in lamd_data(word, "--help")
+
+
+def test_classes_become_words(films, tmp_path):
+    "Trained on a folder with classes, a model understands their names, and names them when it does not understand."
+    with_tiny = ["--preset", "tiny", "--data", str(films), "--steps", "2"]
+    cli.train.shell(["stage1", *with_tiny, "--out", str(tmp_path / "a")], "lamd_train")
+    cli.train.shell(["stage2", *with_tiny, "--vae", str(tmp_path / "a"), "--clips", "8", "--out", str(tmp_path / "b")], "lamd_train")
+    assert json.loads((tmp_path / "b/run.json").read_text())["generator"]["condition"]["words"] == ["left", "stop", "turn"]
+    Image.fromarray(pixels(0)[0]).save(tmp_path / "a.png")
+    ask = ["--image", str(tmp_path / "a.png"), "--model", str(tmp_path / "b/model"), "--steps", "1", "--out", str(tmp_path / "x.gif")]
+    cli.sample.shell([*ask, "--prompt", "turn left"], "lamd_sample")
+    assert os.path.getsize(tmp_path / "x.gif")
+    with pytest.raises(SystemExit, match="known words are: left stop turn"):
+        cli.sample.shell([*ask, "--prompt", "turn right"], "lamd_sample")

@@ -1,0 +1,211 @@
+"Tar files that are read front to back: whole after any interruption, dealt out to processes, and named when they are torn."
+import functools
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from footage import pixels, write
+from test_train import in_two_processes, script
+from torch.utils.data import DataLoader
+
+from lamd_nb.data.clips import Clips
+from lamd_nb.data.pack import Packed, pack
+from lamd_nb.data.shards import Shards, pieces, shard
+from lamd_nb.data.sources import open_data
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "Seven films in two classes, and shards of them."
+    home = tmp_path_factory.mktemp("shards")
+    for k in range(7):
+        write(home / f"films/{'ab'[k % 2]}/{k}.mp4", pixels(k, 20 + 9 * k))
+    shard(Clips(home / "films"), home / "shards", megabytes=.8, piece=20)
+    return home
+
+
+@pytest.mark.parametrize("piece", [1, 7, 16, 64])
+def test_pieces_cover_films(piece):
+    lengths = [1, 5, 16, 31, 64, 200]
+    cut = pieces(lengths, piece)
+    for i, n in enumerate(lengths):
+        mine = [(a, b) for j, a, b in cut if j == i]
+        assert mine[0][0] == 0 and mine[-1][1] == n and all(b == a for (_, b), (a, _) in zip(mine, mine[1:]))
+        assert n < piece or all(piece <= b - a < 2 * piece for a, b in mine)
+
+
+@pytest.mark.parametrize("options", [dict(), dict(flip=True, jitter=.3), dict(window="very_random", seed=3), dict(split="test"), dict(stride=2, frames=8), dict(fps=12, frames=6)])
+def test_clips_are_those_of_the_films(home, options):
+    "A pack of the pieces, made by hand, gives the same clips."
+    shards = Shards(home / "shards", **options)
+    for k in (0, 3, 50):
+        i, _ = shards.where(k)
+        name, _, start = shards.files[i].rpartition("#")
+        films = Clips(home / "films")
+        whole = films.film(films.files.index(name))
+        x = np.stack(list(whole.read(range(int(start), int(start) + len(shards.open(i))))))
+        assert np.array_equal(shards.open(i).x.transpose(0, 2, 3, 1), x)
+        one, many = shards[k], shards.batch([k, k + 1])
+        assert torch.equal(one["video"], many["video"][0]) and one["caption"] == name.split("/")[0] == "ab"[one["label"]]
+    assert shards.damaged() == []
+
+
+def test_any_order_is_the_same(home):
+    "Forwards, backwards, with no memory for what passed by, and by threads."
+    straight = Shards(home / "shards").batch(range(12))["video"]
+    for shards in (Shards(home / "shards"), Shards(home / "shards", memory=0)):
+        for k in reversed(range(12)):
+            assert torch.equal(shards[k]["video"], straight[k])
+    shared, got = Shards(home / "shards"), {}
+    threads = [threading.Thread(target=lambda r: got.update({k: shared[k]["video"] for k in range(r, 12, 3)}), args=(r,)) for r in range(3)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    assert all(torch.equal(got[k], straight[k]) for k in range(12))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_parts(home, ranks):
+    "Parts of parts meet each piece once in each epoch."
+    whole = Shards(home / "shards")
+    for epoch in (0, 4):
+        met = []
+        for r in range(ranks):
+            part = whole.part(r, ranks)
+            met += [part.where(epoch * len(part) + k)[0] for k in range(len(part))]
+        assert sorted(met) == list(range(len(whole)))
+
+
+DEALT = '''
+import json
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from lamd_nb.data.sources import open_data
+accelerator = Accelerator(cpu=True)
+root, name = sys.argv[1].split("|")
+source, seen = open_data(f"wds:{root}"), []
+steps = len(source.worlds[0].part(accelerator.process_index, 2))
+
+class Watched:
+    def batch(self, index): raise AssertionError("nobody asks all shards")
+    def part(self, rank, ranks):
+        mine = source.part(rank, ranks)
+        class Part:
+            def batch(self, index):
+                b = mine.batch(index)
+                seen.extend(b["file"])
+                return b
+        return Part()
+
+batches = fetch(stream(Watched(), 1), 0, accelerator.process_index, accelerator.num_processes)
+for _ in range(steps): next(batches)
+everything = gather_object([seen])
+if accelerator.is_main_process:
+    with open(name, "w") as f: json.dump(everything, f)
+accelerator.end_training()
+'''
+
+
+def test_two_processes(home, tmp_path):
+    "An epoch of two processes: all pieces, none twice."
+    program = script(tmp_path, "from lamd_nb.streams import fetch\n" + DEALT)
+    in_two_processes(program, f"{home / 'shards'}|{tmp_path / 'seen.json'}")
+    a, b = json.loads((tmp_path / "seen.json").read_text())
+    assert a and b and sorted(a + b) == sorted(Shards(home / "shards").files)
+
+
+class Batches:
+    "Each worker process reads its own part."
+    def __init__(self, shards): self.shards = shards
+    def __len__(self): return 2
+    def __getitem__(self, n): return self.shards.part(n, 2).batch(range(len(self.shards.part(n, 2))))["file"]
+
+
+def test_worker_processes(home):
+    names = [f for part in DataLoader(Batches(Shards(home / "shards")), batch_size=None, num_workers=2, multiprocessing_context="spawn") for f in part]
+    assert sorted(names) == sorted(Shards(home / "shards").files)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a part", "one tar", "all but the end"])
+def test_interrupted(home, tmp_path, left):
+    "Whatever an interruption leaves, a second call makes what one call makes."
+    want = {p.name: p.read_bytes() for p in (home / "shards").iterdir()}
+    out = tmp_path / "out"
+    if left != "nothing":
+        shutil.copytree(home / "shards", out)
+        facts = json.loads(want["pack.json"])
+        (out / "pack.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "done"} | {"done": False}))
+        (out / "index.jsonl").unlink()
+        for tar in sorted(out.glob("*.tar"))[0 if left == "a part" else 1 if left == "one tar" else 99:]:
+            (out / f"{tar.name}.part").write_bytes(tar.read_bytes()[:1000])
+            tar.unlink()
+        with pytest.raises(ValueError, match="is not finished"):
+            Shards(out)
+    shard(Clips(home / "films"), out, megabytes=.8, piece=20)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == want
+
+
+def test_a_pack_can_be_sharded(home, tmp_path):
+    pack(Clips(home / "films"), tmp_path / "pack")
+    shard(Packed(tmp_path / "pack"), tmp_path / "shards", megabytes=.8, piece=20)
+    for tar in sorted((home / "shards").glob("*.tar")):
+        assert (tmp_path / "shards" / tar.name).read_bytes() == tar.read_bytes()
+    with pytest.raises(ValueError, match="it is not cut into shards"):
+        Shards(tmp_path / "pack")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="webdataset reads addresses with curl, which is not here")
+def test_by_address(home):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(home)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        far = open_data(f"wds:http://127.0.0.1:{server.server_port}/shards")
+        near = open_data(f"wds:{home / 'shards'}")
+        assert torch.equal(far.batch(range(5))["video"], near.batch(range(5))["video"])
+        with pytest.raises((ValueError, OSError)):
+            open_data(f"wds:http://127.0.0.1:{server.server_port}/nowhere")
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["cut", "garbage", "swapped", "gone"])
+def test_a_torn_shard_is_named(home, tmp_path, how):
+    shutil.copytree(home / "shards", tmp_path / "torn")
+    tar = tmp_path / "torn/000001.tar"
+    x = tar.read_bytes()
+    if how == "gone": tar.unlink()
+    else: tar.write_bytes(dict(cut=x[:len(x) // 2], garbage=bytes(reversed(x)), swapped=(tmp_path / "torn/000000.tar").read_bytes())[how])
+    shards = Shards(tmp_path / "torn", split="test")
+    n = shards.counts[0]
+    assert shards.batch(range(n))["video"].isfinite().all()
+    for _ in range(2):                                                       # asked again, the answer is the same
+        with pytest.raises(ValueError, match="000001.tar|holds another piece"):
+            shards.batch(range(n, n + shards.counts[1]))
+
+
+def test_one_wrong_bit(home, tmp_path):
+    shutil.copytree(home / "shards", tmp_path / "bit")
+    tar = tmp_path / "bit/000000.tar"
+    x = bytearray(tar.read_bytes())
+    x[3000] ^= 4
+    tar.write_bytes(x)
+    shards = Shards(tmp_path / "bit", split="test")
+    assert shards.damaged() == [shards.files[0]]
+
+
+def test_what_cannot_be_meant(home, tmp_path):
+    with pytest.raises(ValueError, match="need as many shards"):
+        Shards(home / "shards").part(0, 99)
+    with pytest.raises(ValueError, match="window 'every' needs a pack"):
+        Shards(home / "shards", window="every")
+    with pytest.raises(ValueError, match="packed with size 64, but 32"):
+        Shards(home / "shards", 32)
+    with pytest.raises(ValueError, match="has 20 frames, but 40"):
+        shard(Clips(home / "films", frames=40), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert Path(home / "films").is_dir()
