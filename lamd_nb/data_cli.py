@@ -18,23 +18,24 @@ from .data.windows import FITS
 from .shell import shell
 from .show import strip
 
-# %% ../nbs/20b_data.ipynb #90fc26dc
+# %% ../nbs/20b_data.ipynb #0bef775b
 def halves(
     src:str, # as `lamd_data check` takes it
     size:int=64, # pixels; what was packed has its own
     frames:int=16, # frames of a clip
 ) -> dict: # 'train' and 'test', or 'all': the Clips of each
     "The films of a source, split as it is split."
-    folder, found, missing = src.removeprefix('folder:').removeprefix('wds:'), {}, None
+    folder, found, missing = src.removeprefix('folder:').removeprefix('wds:'), {}, {}
     for split in ('train', 'test'):
         try:
-            source = packed_as(folder, split)(folder, frames=frames, split=split) if is_pack(folder) else open_data(src, size, frames, split)
+            source = packed_as(folder, split)(folder, frames=frames, split=split) if is_pack(folder) or '://' in folder else open_data(src, size, frames, split)
             found[split] = getattr(source, 'worlds', [source])[0]
-        except FileNotFoundError as error: missing = error
-    if not found: raise missing
+        except FileNotFoundError as error: missing[split] = error
+    if not found: raise missing['test']
+    for split, error in missing.items(): print(f'no {split} half: {error}', file=sys.stderr)
     if not all(isinstance(clips, Clips) for clips in found.values()): raise ValueError(f"'{src}' draws its clips: there are no films to look through")
     same = len({(str(clips.root), *clips.files) for clips in found.values()}) == 1 and 'test' in found
-    return dict(all=found['test']) if same and len(found) == 2 else found
+    return dict(all=found['train']) if same and len(found) == 2 else found
 
 # %% ../nbs/20b_data.ipynb #882d34e2
 def _trouble(clips, i, decode):

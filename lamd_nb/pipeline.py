@@ -87,9 +87,10 @@ class LaMD(nn.Module, PyTorchModelHubMixin):
         vae:dict, # arguments of `MCDVAE`
         generator:dict, # arguments of `MotionGenerator`
         name:str='', # what the model is called
+        fit:str='crop', # how its training made squares of pictures: crop, squeeze or pad
     ):
         super().__init__()
-        self.size, self.name = size, name
+        self.size, self.name, self.fit = size, name, fit
         self.vae, self.generator = MCDVAE(**vae), MotionGenerator(**generator)
         shown, reads = seen_channels(self.vae.content.widths), self.generator.dmg.content_channels
         if shown != reads: raise ValueError(f'the generator reads {reads} channels of the first frame, but is shown {shown}: it belongs to another version of lamd_nb, so train stage2 again')
@@ -198,7 +199,7 @@ def __call__(self:LaMD,
     seed:int=0, # same seed, same clips
 ) -> Output:
     "An image, and if wished a sentence, become n clips."
-    x0, note = load_image(image, self.size)
+    x0, note = load_image(image, self.size, self.fit)
     if not isinstance(n, int) or n < 1: raise ValueError(f'n is {n}, but must be a whole number of clips, at least 1')
     said, random = self.sentences(prompt, n), torch.Generator().manual_seed(seed)
     content = [c.expand(n, -1, -1, -1) for c in self.vae.content(x0.to(self.device))]

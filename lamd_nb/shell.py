@@ -62,7 +62,7 @@ def door(
     except KeyboardInterrupt:
         print(f'{parser.prog}: interrupted', file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, FloatingPointError) as e: sys.exit(f'{parser.prog}: {sentence(e)}')
+    except (ValueError, OSError, ImportError, FloatingPointError) as e: sys.exit(f'{parser.prog}: {sentence(e)}')
     if text := show(result): print(text)
     if bad := verdict(result): sys.exit(f'{parser.prog}: {bad}')
 

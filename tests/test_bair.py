@@ -126,7 +126,7 @@ def test_videogpt(films, tmp_path, alone):
 def test_svg(films, tmp_path):
     for split, some in (("train", films[:3]), ("test", films[3:])):
         for n, film in enumerate(some, 1):
-            folder = tmp_path / f"processed_data/{split}/traj_0_to_255/{n}"
+            folder = tmp_path / f"processed_data/{split}/{'traj_512_to_767' if split == 'train' else 'traj_0_to_255'}/{n}"
             folder.mkdir(parents=True)
             for t, x in enumerate(film):
                 Image.fromarray(x).save(folder / f"{t}.png")

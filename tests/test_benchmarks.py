@@ -1,5 +1,6 @@
 """Benchmarks in their official layouts, small ones written here, pixels held against an independent reading; and real pixels where they are at hand."""
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from footage import as_bytes, pixels, real, whole, write
 from PIL import Image
 
 from lamd_nb.data.benchmarks import MUG, NATOPS, SkyTimelapse, read_segmentation
+from lamd_nb.data.pack import Packed, pack
 
 
 def stills(folder: Path, x: np.ndarray, name) -> Path:
@@ -76,6 +78,14 @@ def test_natops_frame_copy(natops, tmp_path):
 def test_natops_in_another_process(natops):
     clips = NATOPS(natops)
     assert torch.equal(pickle.loads(pickle.dumps(clips))[3]["video"], clips[3]["video"])
+
+
+def test_natops_films_beside_their_pictures(natops, tmp_path):
+    "A root that holds both has each repetition once."
+    shutil.copytree(natops, tmp_path / "both")
+    film = NATOPS(natops, size=32, frames=4)
+    stills(tmp_path / "both/split_img_data/g01s03p01", pixels(0, 8), "g01s03p01-{0:04d}-{0:04d}.png".format)
+    assert NATOPS(tmp_path / "both", size=32, frames=4).files == film.files
 
 
 @pytest.mark.parametrize("text, part", [("1:3,4", "stands before"), ("// Subject 1\n1,1,1\n1:9,7", "line 3"), ("// Subject 1\n1,1,1\n1:0,7", "line 3"),
@@ -165,7 +175,7 @@ def test_sky_layouts(tmp_path, level, name):
     (tmp_path / "train.txt").write_text("b/b_10/\r\n")
     assert SkyTimelapse(tmp_path).files == [f"sky_train/b/b_10{level}"] and len(SkyTimelapse(tmp_path, split="test")) == 1
     (tmp_path / "train.txt").write_text("b/b_10/\na/a_2/\n")
-    with pytest.raises(FileNotFoundError, match="names 1 folders that are not there or too short, the first is 'a/a_2'"):
+    with pytest.raises(ValueError, match="names 1 folders that are not there or too short, the first is 'a/a_2'"):
         SkyTimelapse(tmp_path)
 
 
@@ -180,6 +190,17 @@ def test_sky_rules(tmp_path):
     assert len({SkyTimelapse(tmp_path)[k]["start"] for k in range(12)}) > 3
     want = torch.nn.functional.interpolate(torch.from_numpy(pictures(tmp_path / "sky_test/b/b_1", range(32))).permute(0, 3, 1, 2), (128, 128), mode="bilinear", antialias=True)
     assert np.array_equal(as_bytes(SkyTimelapse(tmp_path, split="test")[0]["video"]), want.permute(0, 2, 3, 1).numpy())
+
+
+def test_a_packed_sky_is_cut_at_random_too(tmp_path):
+    "cINN's pictures are a little larger than a clip: a batch from the pack, a clip from it and the pictures themselves agree."
+    for k in range(2):
+        stills(tmp_path / f"sky/sky_train/a/a_{k}", wide(k), "a_frames_{:08d}.jpg".format)
+    pack(SkyTimelapse(tmp_path / "sky", size=32), tmp_path / "packed")
+    train, packed = SkyTimelapse(tmp_path / "sky", size=32), Packed(tmp_path / "packed", frames=32)
+    want, got = train.batch(range(6)), packed.batch(range(6))
+    assert torch.equal(want["video"], got["video"]) and torch.equal(packed[5]["video"], got["video"][5])
+    assert packed.flip and packed.film(0).x.shape[2:] == (36, 36)
 
 
 def test_real_sky():

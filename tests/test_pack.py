@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from footage import pixels, real, write
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from lamd_nb.data.clips import Clips
@@ -228,6 +229,25 @@ def test_films_that_cannot_be_packed(films, tmp_path):
         patient = Packed(tmp_path / "out", frames=20, split="test", on_error="skip")
         assert patient.batch(range(5))["file"] == ["a/0.mp4", "a/4.mp4", "b/1.mp4", "b/3.mp4", "a/0.mp4"]
         patient.skipped.clear()
+
+
+@pytest.mark.parametrize("broken", [[1], [1, 2], [0, 3], [3]])
+def test_a_film_that_breaks_off_in_the_middle(tmp_path, broken):
+    "What had been written of it is gone, and its neighbours are where the index says."
+    for k in range(4):
+        folder = tmp_path / f"films/{k}"
+        folder.mkdir(parents=True)
+        for t, x in enumerate(pixels(k, 20)):
+            Image.fromarray(x).save(folder / f"{t}.png")
+        if k in broken:
+            (folder / "10.png").write_bytes(b"")
+    with pytest.warns(UserWarning):
+        facts = pack(Clips(tmp_path / "films", on_error="skip"), tmp_path / "packed")
+    packed, good = Packed(tmp_path / "packed", split="test"), [k for k in range(4) if k not in broken]
+    assert facts["skipped"] == len(broken) and packed.files == [str(k) for k in good] and packed.damaged() == []
+    assert (tmp_path / "packed/frames.u8").stat().st_size == len(good) * 20 * 3 * 64 * 64
+    for place, k in enumerate(good):
+        assert torch.equal(packed[place]["video"], Clips(tmp_path / "films", split="test").clip(k, k)["video"])
 
 
 def test_real_films(tmp_path):

@@ -188,6 +188,41 @@ def test_a_torn_shard_is_named(home, tmp_path, how):
             shards.batch(range(n, n + shards.counts[1]))
 
 
+def test_films_with_rules_about_the_whole_stay_whole(home, tmp_path):
+    for window in ("uniform", "paced", "very_random"):
+        clips = Clips(home / "films", window=window)
+        shard(clips, tmp_path / window)
+        shards = Shards(tmp_path / window, split="test")
+        assert sorted(shards.files) == [f"{name}#0" for name in sorted(clips.files)] and shards.window == window
+
+
+def test_another_shard_of_the_same_shape(home, tmp_path):
+    "Pieces of equal length in the wrong place are told by their names."
+    for k in range(4):
+        write(tmp_path / f"films/{k}.mp4", pixels(k, 20))
+    shard(Clips(tmp_path / "films"), tmp_path / "out", megabytes=.3)
+    shutil.copy(tmp_path / "out/000000.tar", tmp_path / "out/000001.tar")
+    shards = Shards(tmp_path / "out", split="test")
+    assert shards.damaged() == [shards.files[1]]
+    with pytest.raises(ValueError, match="holds another piece than"):
+        shards[1]
+
+
+def test_forked_processes_read_for_themselves(home):
+    "A shard that is half read when a process is forked is not read on by both."
+    shards = Shards(home / "shards")
+    straight = Shards(home / "shards").batch(range(12))["video"]
+    shards[0]
+    for n, x in enumerate(DataLoader(Each(shards, 12), batch_size=None, num_workers=2, multiprocessing_context="fork")):
+        assert torch.equal(x, straight[n])
+
+
+class Each:
+    def __init__(self, shards, n): self.shards, self.n = shards, n
+    def __len__(self): return self.n
+    def __getitem__(self, k): return self.shards[k]["video"]
+
+
 def test_one_wrong_bit(home, tmp_path):
     shutil.copytree(home / "shards", tmp_path / "bit")
     tar = tmp_path / "bit/000000.tar"

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['WORTH', 'index_records', 'Record', 'open_h5', 'count_h5', 'H5Film', 'BAIR']
 
-# %% ../../nbs/03g_bair.ipynb #5ade7a40
+# %% ../../nbs/03g_bair.ipynb #d73889eb
 import hashlib
 import json
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from .benchmarks import Benchmark
 from .films import find_films, open_film
 from .records import check_record, find_records, parse_example
 
-# %% ../../nbs/03g_bair.ipynb #6eda1641
+# %% ../../nbs/03g_bair.ipynb #0203225f
 WORTH = 2**26 # bytes: the index of a smaller file is not worth keeping
 
 def index_records(
@@ -28,15 +29,16 @@ def index_records(
     "Where the records of a file are; remembered in the folder `LAMD_CACHE`, or else ~/.cache/lamd_nb."
     at = os.stat(file)
     key = [os.path.realpath(file), at.st_size, at.st_mtime_ns]
-    home = os.environ.get('LAMD_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'lamd_nb'
-    shelf = Path(home)/f'records-{hashlib.sha1(os.fsencode(key[0])).hexdigest()[:16]}.json'
+    shelf = None
     try:
+        home = os.environ.get('LAMD_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'lamd_nb'
+        shelf = Path(home)/f'records-{hashlib.sha1(os.fsencode(key[0])).hexdigest()[:16]}.json'
         known = json.loads(shelf.read_text())
         if known['key'] == key: return np.array(known['spans'], dtype=np.int64).reshape(-1, 2)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError): pass
     if not at.st_size: raise ValueError(f"'{file}' is empty")
     spans = find_records(np.memmap(file, mode='r'), str(file))
-    if at.st_size >= WORTH: _write_down(shelf, dict(key=key, spans=spans.tolist()))
+    if shelf and at.st_size >= WORTH: _write_down(shelf, dict(key=key, spans=spans.tolist()))
     return spans
 
 # %% ../../nbs/03g_bair.ipynb #fa92a897
@@ -113,7 +115,7 @@ def count_h5(
         if f'{split}_idx' in box and f'{split}_data' in box: return len(box[f'{split}_idx'])
         raise ValueError(f"'{file}' holds {', '.join(list(box)[:5])}; expected 'len' (MCVD) or '{split}_data' and '{split}_idx' (VideoGPT)")
 
-# %% ../../nbs/03g_bair.ipynb #baf82098
+# %% ../../nbs/03g_bair.ipynb #ab3caf44
 class H5Film:
     "One film of an HDF5 file."
     times = None
@@ -123,11 +125,18 @@ class H5Film:
         split:str, # 'train' or 'test'
     ):
         self.file, self.path, self.number, self.split, self.start = f'{file}#{number}', str(file), number, split, None
-        with open_h5(file) as box:
+        with self.opened() as box:
             if 'len' in box: self.length = int(box[f'len/{number}'][()])
             else:
                 ends = [*box[f'{split}_idx'][number:number + 2].tolist(), len(box[f'{split}_data'])]
                 self.start, self.length = ends[0], ends[1] - ends[0]
+
+    @contextmanager
+    def opened(self):
+        "The open file; what is damaged in it is one sentence."
+        try:
+            with open_h5(self.path) as box: yield box
+        except (OSError, LookupError) as e: raise ValueError(f"cannot read '{self.file}': {e}") from None
 
     def __len__(self): return self.length
 
@@ -135,7 +144,7 @@ class H5Film:
         numbers, # which frames, from 0, ascending
     ): # (64 64 3) uint8, one after the other
         "Frames by number."
-        with open_h5(self.path) as box:
+        with self.opened() as box:
             for t in numbers:
                 if not 0 <= t < len(self): raise ValueError(f"'{self.file}' has {len(self)} frames, but frame {t} was asked for")
                 yield np.array(box[f'{self.number}/{t}'] if self.start is None else box[f'{self.split}_data'][self.start + t])
@@ -161,7 +170,7 @@ class BAIR(Benchmark):
             self.counts = dict(train=self.counts['train'] - 256, test=256)
         super().__init__(root, split, **options)
 
-# %% ../../nbs/03g_bair.ipynb #3bafb5ae
+# %% ../../nbs/03g_bair.ipynb #992d52cd
 @patch
 def find(self:BAIR, root:Path) -> list[str]:
     "Films of the split, in whichever dress they come."
@@ -171,7 +180,7 @@ def find(self:BAIR, root:Path) -> list[str]:
     if any(f.suffix == '.tfrecords' for f in here): films = [f'{n}#{k}' for n, spans in self.spans.items() for k in range(len(spans))]
     elif here: films = [f'{name(f)}#{k}' for f in here for k in range(count_h5(f, self.split))]
     else: films = [f for f in find_films(root) if f.startswith('traj_')]
-    if self.split == 'train' and any(f.startswith('bair_test_') for f in films): raise ValueError(f"'{root}' holds the test films of BAIR, which are not to be learned from")
+    if self.split == 'train' and any(f.startswith(('bair_test_', 'traj_0_to_255')) for f in films): raise FileNotFoundError(f"'{root}' holds the test films of BAIR, which are not to be learned from")
     if not self.validation: return films
     kept = [f for f in films if (self.held in f) == (self.split == 'test')]
     if len(kept) in (0, len(films)) and self.split == 'train': raise ValueError(f"there is no '{self.held}' in '{root}' that could be kept for validation")

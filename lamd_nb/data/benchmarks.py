@@ -17,7 +17,7 @@ from .clips import Clips
 from .films import find_films, open_film
 from .windows import FITS, squeezed
 
-# %% ../../nbs/03f_benchmarks.ipynb #4ad640f9
+# %% ../../nbs/03f_benchmarks.ipynb #c84e5bce
 class Benchmark(Clips):
     "A data set as it is downloaded. A subclass gives its rules as data and its layout in the hooks of `Clips`."
     protocol = dict(train={}, test={}) # options of `Clips`
@@ -34,7 +34,7 @@ class Benchmark(Clips):
         if not self.files: raise FileNotFoundError(f"no {split} film of {type(self).__name__} in '{root}': looked for {self.layout}")
         self.classes = list(self.names)
 
-    def _others(self, root): return [] # classes are known by name
+    def _others(self, root, split): return [] # classes are known by name
     def label(self, name:str) -> int|None: return None # Hook: the class of the film of that name, if there are classes
     def person(self, name:str) -> str|None: return None # Hook: who is seen in it, if somebody knows
 
@@ -45,7 +45,7 @@ def lacks(self:Benchmark) -> str: # empty if all is there
     n, want = len(self.files), self.counts.get(self.split, 0)
     return '' if n >= want else f"{type(self).__name__} has {want} {self.split} films, but '{self.root}' holds {n}"
 
-# %% ../../nbs/03f_benchmarks.ipynb #6a7dffea
+# %% ../../nbs/03f_benchmarks.ipynb #0bdf522d
 def read_list(
     file:str|Path, # one folder a line, perhaps with a slash at the end
 ) -> list[str]: # names
@@ -59,7 +59,7 @@ def listed(
 ) -> list[str]: # the films that the list names
     "Keep what is on a list; an error if something on it is not there."
     have = {'/'.join(name.split('/')[:n]) for name in films for n in range(1, name.count('/') + 2)}
-    if gone := [w for w in wanted if w not in have]: raise FileNotFoundError(f"'{file}' names {len(gone)} folders that are not there or too short, the first is '{gone[0]}'")
+    if gone := [w for w in wanted if w not in have]: raise ValueError(f"'{file}' names {len(gone)} folders that are not there or too short, the first is '{gone[0]}'")
     wanted = set(wanted)
     return [f for f in films if any('/'.join(f.split('/')[:n]) in wanted for n in range(1, f.count('/') + 2))]
 
@@ -140,7 +140,7 @@ def read_segmentation(
     if not parts: raise ValueError(f"'{file}' names no repetition: lines such as '1:33,81' were expected")
     return parts
 
-# %% ../../nbs/03f_benchmarks.ipynb #5617a1fe
+# %% ../../nbs/03f_benchmarks.ipynb #35b24656
 def _signal(name):
     "(signal, subject) of a film or a folder, or None."
     m = re.search(r'(?:^|/)g(\d\d)s(\d\d)(?:\.avi(?:#\d+)?|p\d\d)$', name)
@@ -153,6 +153,7 @@ def repetitions(
     "All repetitions of some people below a folder."
     films = [f for f in find_films(root) if (who := _signal(f)) and who[1] in people]
     if not any(f.endswith('.avi') for f in films): return dict.fromkeys(films)
+    films = [f for f in films if f.endswith('.avi')] # pictures beside them are the same clips once more
     if not (root/'segmentation.txt').exists(): raise FileNotFoundError(f"there is no 'segmentation.txt' in '{root}', which says where in its film each repetition is")
     cuts = read_segmentation(root/'segmentation.txt')
     if lost := [f for f in films if _signal(f) not in cuts]: raise ValueError(f"'{root/'segmentation.txt'}' does not say where the repetitions of '{lost[0]}' are")

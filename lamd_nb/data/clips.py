@@ -23,7 +23,7 @@ from .films import find_films, natural, open_film
 from .shapes import uniform
 from .windows import FITS, WINDOWS, at_rate, choose, jittered, span
 
-# %% ../../nbs/03b_clips.ipynb #8465135d
+# %% ../../nbs/03b_clips.ipynb #b66e0d63
 def class_folders(
     films:list[str], # names below root
 ) -> list[str]: # names of classes in natural order; empty if films do not all lie exactly one folder deep, in two folders at least
@@ -34,14 +34,15 @@ def class_folders(
 def half(
     root:str|Path, # a folder of films, or the address of one
     split:str, # 'train' or 'test'
-) -> str|Path: # root/split if root holds a folder named as one of the splits, otherwise root
+) -> str|Path: # root/split (or root/Train ...) if root holds a folder named as one of the splits, otherwise root
     "Where the films of one split are; an error if only those of the other are there."
     if '://' in str(root): return root
-    inside = [s for s in ('train', 'test') if (Path(root)/s).is_dir()]
-    if inside and split not in inside: raise FileNotFoundError(f"'{root}' holds a folder '{inside[0]}', but none named '{split}'")
-    return Path(root)/split if inside else Path(root)
+    if not Path(root).is_dir(): return Path(root)
+    inside = {f.name.lower(): f for f in sorted(Path(root).iterdir()) if f.name.lower() in ('train', 'test') and f.is_dir()}
+    if inside and split not in inside: raise FileNotFoundError(f"'{root}' holds a folder '{next(iter(inside.values())).name}', but none named '{split}'")
+    return inside.get(split, Path(root))
 
-# %% ../../nbs/03b_clips.ipynb #1bdbb315
+# %% ../../nbs/03b_clips.ipynb #2011b48e
 class Clips:
     "Windows of the films in a folder: clip number k is decided by the seed and by k alone, and there is no last one."
     def __init__(self,
@@ -67,14 +68,14 @@ class Clips:
         self.check()
         self.root = half(root, split)
         self.files = self.find(self.root)
-        others = [name for s in ('train', 'test') if s != split and self.root == Path(root)/split for name in self._others(Path(root)/s)]
-        self.classes = class_folders(self.files + others)
+        others = self._others(root, 'test' if split == 'train' else 'train')
+        self.classes = class_folders(self.files + others) or class_folders(self.files)
         self.skipped, self.kept, self.room, self.ends = {}, {}, cache*2**20, None
 
     def __getstate__(self): return self.__dict__ | dict(kept={}, room=self.cache*2**20) # another process reads for itself
     def __repr__(self): return f"{type(self).__name__}('{self.root}', {len(self.files)} films, {self.split}: {self.frames} frames of {self.size} x {self.size})"
 
-# %% ../../nbs/03b_clips.ipynb #064940b9
+# %% ../../nbs/03b_clips.ipynb #faf0d78e
 @patch
 def check(self:Clips):
     "Refuse what cannot be meant."
@@ -87,12 +88,12 @@ def check(self:Clips):
     if not 0 <= self.jitter <= 1: raise ValueError(f'jitter is {self.jitter}, but must lie between 0 and 1')
 
 @patch
-def _others(self:Clips, root):
-    "The films of another split, of which there may be none."
-    try: return self.find(root)
+def _others(self:Clips, root, split):
+    "The films of the other split, of which there may be none."
+    try: return self.find(half(root, split)) if half(root, split) != self.root else []
     except FileNotFoundError: return []
 
-# %% ../../nbs/03b_clips.ipynb #5c8f5b13
+# %% ../../nbs/03b_clips.ipynb #fb03cf33
 @patch
 def find(self:Clips, root:Path) -> list[str]:
     "Hook: the names of all films of this split below root, in order."
@@ -219,12 +220,18 @@ def __len__(self:Clips) -> int: # clips of an epoch: films, or with `every` thei
     if self.ends is None: self.ends = np.cumsum([self.windows(i) for i in range(len(self.files))])
     return int(self.ends[-1])
 
-# %% ../../nbs/03b_clips.ipynb #1f95a8bc
+# %% ../../nbs/03b_clips.ipynb #016074e2
+@patch
+def nothing(self:Clips) -> ValueError:
+    "What there is to say if no film is left."
+    return ValueError(f"none of the {len(self.files)} films in '{self.root}' can be used: {next(iter(self.skipped.values()))}")
+
 @patch
 def where(self:Clips, k:int) -> tuple[int, int]: # number of the film, number of the window
     "Which film clip k is cut from."
     if k < 0: raise IndexError(f'clips are numbered from 0, so there is no clip {k}')
     n = len(self)
+    if not n: raise self.nothing()
     place = k % n if self.split == 'test' else int(_visits(n, self.seed, k//n)[k % n])
     if self.window != 'every': return place, 0
     i = int(np.searchsorted(self.ends, place, side='right'))
@@ -272,19 +279,18 @@ def skip(self:Clips, i:int, error:ValueError):
     if i not in self.skipped: warnings.warn(f'skipped: {error}', stacklevel=3)
     self.skipped[i] = str(error)
 
-# %% ../../nbs/03b_clips.ipynb #2ee19721
+# %% ../../nbs/03b_clips.ipynb #1f6dd133
 @patch
 def __getitem__(self:Clips, k:int) -> dict: # see `clip`
     "Clip number k, the same in every process. There is no last one: clips from `len` on are further windows."
     i, j = self.where(k)
     for i in [*range(i, len(self.files)), *range(i)]:
-        if i in self.skipped: continue
         try: return self.clip(k, i, j)
         except ValueError as e: self.skip(i, e)
-    raise ValueError(f"none of the {len(self.files)} films in '{self.root}' can be used: {next(iter(self.skipped.values()))}")
+    raise self.nothing()
 
 @patch
-def __iter__(self:Clips): return (self[k] for k in range(len(self))) # one epoch
+def __iter__(self:Clips): return (self[k] for k in range(len(self))) # the first epoch, each time the same
 
 # %% ../../nbs/03b_clips.ipynb #c1e511c4
 @patch

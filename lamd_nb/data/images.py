@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_image']
 
-# %% ../../nbs/03c_images.ipynb #d99743db
+# %% ../../nbs/03c_images.ipynb #11885601
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .windows import square
+from .windows import FITS
 
 # %% ../../nbs/03c_images.ipynb #7bdc2a0e
 def _in_range(x, low, high, what):
@@ -63,12 +63,14 @@ def _from_file(file):
     except UnidentifiedImageError: raise ValueError(f"cannot read '{file}': it is no image, or of a kind that Pillow does not know") from None
     except Exception as e: raise ValueError(f"cannot read '{str(file):.80}': {getattr(e, 'strerror', None) or e}") from None
 
-# %% ../../nbs/03c_images.ipynb #53251601
+# %% ../../nbs/03c_images.ipynb #288e2880
 def load_image(
     image:str|Path|Image.Image|np.ndarray|Tensor, # path; PIL; numpy (h w [c]), float in [0,1] or uint8; tensor (3 h w) in [-1,1]
     size:int=64, # pixels of a side
+    fit:str='crop', # how a picture becomes a square: crop, squeeze or pad, as in the training of the model
 ) -> tuple[Tensor, str|None]: # (1 3 size size) in [-1,1]; a note of what was done, if anything
-    "An image from anywhere, its middle square brought to `size`."
+    "An image from anywhere as a square: its middle, or all of it, brought to `size`."
+    if fit not in ('crop', 'squeeze', 'pad'): raise ValueError(f"fit is '{fit}', but must be crop, squeeze or pad")
     notes = []
     if isinstance(image, (str, Path)): x, notes = _from_file(image)
     elif isinstance(image, Image.Image): x, notes = _from_pil(image)
@@ -76,6 +78,7 @@ def load_image(
     elif isinstance(image, Tensor): x = _from_tensor(image)
     else: raise TypeError(f'image is a {type(image).__name__}, but must be a path, a PIL image, a numpy array or a tensor')
     h, w = x.shape[1:]
-    if h != w: notes.append(f'cropped from {w} x {h} to the middle {min(h, w)} x {min(h, w)}')
-    if min(h, w) != size: notes.append(f"{'shrunk' if min(h, w) > size else 'enlarged'} to {size} x {size}")
-    return square(x.expand(3, h, w)[None], size), '; '.join(notes) or None
+    side = min(h, w) if fit == 'crop' else max(h, w)
+    if h != w: notes.append(dict(crop=f'cropped from {w} x {h} to the middle {side} x {side}', squeeze=f'squeezed from {w} x {h} to a square', pad=f'put between black bars, from {w} x {h} to {side} x {side}')[fit])
+    if side != size: notes.append(f"{'shrunk' if side > size else 'enlarged'} to {size} x {size}")
+    return FITS[fit](x.expand(3, h, w)[None] + 1, size) - 1, '; '.join(notes) or None # black is 0 for a fit

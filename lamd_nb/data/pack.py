@@ -100,7 +100,7 @@ def begin(
         out.mkdir(parents=True, exist_ok=True)
         note_down(out, settings | dict(done=False))
 
-# %% ../../nbs/03i_pack.ipynb #e7a20828
+# %% ../../nbs/03i_pack.ipynb #bcb4af05
 def _frames_of(clips, i):
     "Film i, and its frames one after the other, (3 h w) uint8, all of one size."
     film = clips.open(i)
@@ -121,7 +121,7 @@ def _write(clips, i, file):
         for x in frames: crc = zlib.crc32(x, crc) if file.write(x) else crc
     except ValueError as error:
         clips.skip(i, error)
-        file.truncate(start)
+        file.truncate(start), file.seek(start)
         return dict(name=clips.files[i], skipped=str(error))
     file.flush()
     os.fsync(file.fileno())
@@ -185,7 +185,7 @@ def pack_rows(
     if len(rows) < facts['films'] or not facts['done']: raise ValueError(f"'{root}' holds {len(rows)} of {facts['films']} films and {state}")
     return rows
 
-# %% ../../nbs/03i_pack.ipynb #94e75672
+# %% ../../nbs/03i_pack.ipynb #8baa1900
 class Packed(Clips):
     "The clips of a pack: those of the `Clips` it was made from, without any decoding."
     def __init__(self,
@@ -194,10 +194,10 @@ class Packed(Clips):
         frames:int=16, # frames of a clip
         fit:str|None=None, # None: as packed, and nothing else will do
         split:str='train', # 'train' or 'test'
-        **options, # as of Clips: stride, seed, window, speed, fps, flip, jitter, on_error; by default as they were when packing
+        **options, # as of Clips: stride, window, speed, fps, flip and jitter by default as they were when packing; seed, on_error
     ):
         facts = self.facts(half(root, split))
-        super().__init__(root, size or 1, frames, fit=fit or 'crop', split=split, **facts['asked'] | options | dict(cache=0))
+        super().__init__(root, size or 1, frames, fit=fit or 'crop', split=split, **dict(stride=facts['stride']) | facts['asked'] | options | dict(cache=0))
         for name, asked in dict(size=size, fit=fit).items():
             if asked not in (None, facts[name]): raise ValueError(f"'{self.root}' was packed with {name} {facts[name]}, but {asked} is asked for: pack it again with that")
         self.size, self.fit, self.classes, self.flat, self.drawn = facts['size'], facts['fit'], facts['classes'], None, {}
@@ -208,7 +208,7 @@ class Packed(Clips):
         self.rows = [row for row in pack_rows(root) if 'skipped' not in row]
         return [row['name'] for row in self.rows]
 
-    def _others(self, root): return [] # the classes of both splits were counted when packing
+    def _others(self, root, split): return [] # the classes of both splits were counted when packing
     def __getstate__(self): return super().__getstate__() | dict(flat=None, drawn={}) # another process maps the file for itself
     def vouched(self, i): return True # see `damaged`
     def claims(self, i): return self.rows[i]['shape'][0]
@@ -231,7 +231,7 @@ def pixels(self:Packed, film:Slice, i:int, at:list) -> list[Tensor]:
     "(3 h w) uint8 for each of those frames, not yet cut."
     return list(torch.from_numpy(film.x[at]))
 
-# %% ../../nbs/03i_pack.ipynb #b3cce695
+# %% ../../nbs/03i_pack.ipynb #beedffae
 @patch
 def draw(self:Packed, k:int, slot:int, n:int) -> Tensor:
     "(n) numbers in [0,1) for one decision about clip k, looked up if a batch has drawn them already."
@@ -242,7 +242,7 @@ def draw(self:Packed, k:int, slot:int, n:int) -> Tensor:
 def _draw_all(self:Packed, ks):
     "Every decision that a batch will ask for."
     chance = self.split == 'train'
-    slots = [(-1, self.frames)] + [(-2, 1)]*(chance and self.flip) + [(-3, 3)]*(chance and self.jitter > 0) + [(-4, 2)]*(chance and self.fit == 'random_crop')
+    slots = [(-1, self.frames)] + [(-2, 1)]*(chance and self.flip) + [(-3, 3)]*(chance and self.jitter > 0) + [(-4, 2)]*chance
     rows = {(slot, n): uniform(self.seed, torch.tensor(ks), slot, (n,)) for slot, n in slots}
     self.drawn = {(k, *key): u for key, us in rows.items() for k, u in zip(ks, us)}
 
@@ -252,7 +252,7 @@ def _into(self:Packed, video:Tensor, k:int) -> dict:
     i, j = self.where(k)
     film, chance = self.film(i), self.split == 'train'
     at = self.plan(film, k, j)
-    place = self.draw(k, -4, 2).tolist() if chance and self.fit == 'random_crop' else (.5, .5)
+    place = self.draw(k, -4, 2).tolist() if chance else (.5, .5)
     top, left = (int(a*(n - self.size + 1)) for a, n in zip(place, film.x.shape[2:]))
     x = torch.from_numpy(film.x[at, :, top:top + self.size, left:left + self.size]).transpose(0, 1)
     if chance and self.flip and self.draw(k, -2, 1) < .5: x = x.flip(-1)

@@ -94,7 +94,7 @@ def fields(
         if at > end: raise ValueError(f'no protocol buffer: a field ends at byte {at}, but the message at {end}')
         yield tag >> 3, value
 
-# %% ../../nbs/03e_records.ipynb #3bde14a9
+# %% ../../nbs/03e_records.ipynb #b605f28c
 def _values(kind, data):
     "The values of one feature: byte strings, or an array."
     values = [v for n, v in fields(data) if n == 1]
@@ -114,9 +114,11 @@ def parse_example(
 ) -> dict: # name to a list of byte strings (views, not copies), or to an array of floats or whole numbers
     "What a `tf.train.Example` says. Raises ValueError if the payload is something else."
     said = {}
-    for entry in (e for n, f in fields(memoryview(payload)) if n == 1 for m, e in fields(f) if m == 1):
-        parts = dict(fields(entry))
-        name = bytes(parts[1]).decode()
-        if names is not None and name not in names: continue
-        for kind, values in fields(parts.get(2, memoryview(b''))): said[name] = _values(kind, values)
+    try:
+        for entry in (e for n, f in fields(memoryview(payload)) if n == 1 for m, e in fields(f) if m == 1):
+            parts = dict(fields(entry))
+            name = bytes(memoryview(parts[1])).decode()
+            if names is not None and name not in names: continue
+            for kind, values in fields(parts.get(2, memoryview(b''))): said[name] = _values(kind, values)
+    except (LookupError, TypeError, OverflowError): raise ValueError('it is a protocol buffer, but no tf.train.Example') from None
     return said

@@ -32,7 +32,7 @@ def pieces(
     cuts = [np.linspace(0, n, max(n//piece, 1) + 1).astype(int).tolist() for n in lengths]
     return [(i, a, b) for i, at in enumerate(cuts) for a, b in zip(at, at[1:])]
 
-# %% ../../nbs/03j_shards.ipynb #4365db4b
+# %% ../../nbs/03j_shards.ipynb #9cfc2950
 def webdataset():
     "The package, or one sentence that says how to get it."
     try: import webdataset
@@ -56,19 +56,21 @@ def _write_shard(clips, group, file):
             tar.write({'__key__': f'{i:06d}-{start:06d}', 'npy': x, 'json': about})
             rows.append({key: value for key, value in about.items() if key != 'times'})
     put_in_place(file.with_suffix('.jsonl'), *(json.dumps(row).encode() + b'\n' for row in rows))
+    with open(part, 'r+b') as f: os.fsync(f.fileno()) # on the disk, before it has a name
     os.replace(part, file)
 
-# %% ../../nbs/03j_shards.ipynb #c614d540
+# %% ../../nbs/03j_shards.ipynb #bd85878e
 def shard(
     clips:Clips, # films of one split, or a pack of them, with the size and the fit that are wanted
     out:str|Path, # a new folder, or one where the same work was interrupted
     megabytes:float=100, # of a shard, about
-    piece:int|None=None, # frames of a piece, at least; None: four times those of a clip
+    piece:int|None=None, # frames of a piece, at least; None: four times those of a clip, or whole films where windows are spread over them
     seed:int=0, # of the shuffling
     show:bool=False, # a progress bar
 ) -> dict: # what pack.json says
     "Cut films into pieces, shuffle them, and write them into tar files. Asked again, it goes on where it was interrupted."
-    out, piece = Path(out), piece or 4*clips.frames
+    out, whole = Path(out), clips.window not in ('random_start', 'first', 'every') # is the window a rule about the whole film?
+    piece = piece or (2**31 if whole else 4*clips.frames)
     for i in range(len(clips.files)): clips.plan(clips.film(i), 0) # is it long enough?
     cut = pieces([len(clips.film(i)) for i in range(len(clips.files))], piece)
     mixed = [cut[n] for n in torch.randperm(len(cut), generator=torch.Generator().manual_seed(seed)).tolist()]
@@ -83,16 +85,18 @@ def shard(
     note_down(out, settings | dict(done=True))
     return settings | dict(done=True)
 
-# %% ../../nbs/03j_shards.ipynb #8749372c
+# %% ../../nbs/03j_shards.ipynb #eb1182e7
 def _read(root, name):
     "The bytes of a small file, wherever it is."
     if '://' not in str(root): return (Path(root)/name).read_bytes()
-    with webdataset().gopen(f'{root}/{name}') as stream: return stream.read()
+    try:
+        with webdataset().gopen(f'{root}/{name}') as stream: return stream.read()
+    except OSError: raise FileNotFoundError(f"there is no '{root}/{name}': give the address of the folder that holds pack.json, such as https://host/shards/train") from None
 
 class Shards(Packed):
     "The clips of a folder of shards, or of an address where one lies."
     def __init__(self,
-        root:str|Path, # folder that `shard` wrote, or its address; if it holds a folder named as the split, that one
+        root:str|Path, # folder that `shard` wrote (if it holds one named as the split, that), or the address of one that holds pack.json
         size:int|None=None, # pixels; None: as written, and nothing else will do
         frames:int=16, # frames of a clip
         memory:float=256, # MiB of pieces to keep
@@ -100,6 +104,7 @@ class Shards(Packed):
     ):
         webdataset()
         self.memory, self.passed, self.tar, self.lock, self.dealt = memory*2**20, OrderedDict(), None, threading.RLock(), {}
+        self.pid = os.getpid()
         super().__init__(root, size, frames, **options)
         if self.window == 'every': raise ValueError("shards are read in a row: window 'every' needs a pack")
 
@@ -119,9 +124,9 @@ class Shards(Packed):
 
     def __len__(self): return sum(self.counts[s] for s in self.mine)
     def __getstate__(self): return super().__getstate__() | dict(passed=OrderedDict(), tar=None, lock=None, dealt={})
-    def __setstate__(self, state): self.__dict__.update(state | dict(lock=threading.RLock()))
+    def __setstate__(self, state): self.__dict__.update(state | dict(lock=threading.RLock(), pid=os.getpid()))
 
-# %% ../../nbs/03j_shards.ipynb #a8f9077f
+# %% ../../nbs/03j_shards.ipynb #2af9438e
 @patch
 def where(self:Shards, k:int) -> tuple[int, int]: # number of the piece, 0
     "Which piece clip k is cut from."
@@ -135,18 +140,22 @@ def where(self:Shards, k:int) -> tuple[int, int]: # number of the piece, 0
 @patch
 def _go_on(self:Shards, s):
     "The pieces of shard s, as they come."
-    wds, url = webdataset(), f'{self.root}/{s:06d}.tar'
-    n = 0
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+    url, n = f'{self.root}/{s:06d}.tar', 0
     try:
-        for sample in wds.DataPipeline(wds.SimpleShardList([url]), wds.tarfile_to_samples()):
-            yield sample
-            n += 1
-    except Exception as error: raise ValueError(f"'{url}' cannot be read behind piece {n} of {self.counts[s]}: {str(error) or type(error).__name__}") from None
+        with webdataset().gopen(url) if '://' in url else open(url, 'rb') as stream:
+            for sample in group_by_keys(tar_file_expander([dict(url=url, stream=stream)])):
+                yield sample
+                n += 1
+    except Exception as error:
+        why = getattr(error, 'strerror', None) or str((error.args or [type(error).__name__])[0]).split(' @ ')[0]
+        raise ValueError(f"'{url}' cannot be read behind piece {n} of {self.counts[s]}: {why}") from None
     raise ValueError(f"'{url}' ends after {n} of {self.counts[s]} pieces")
 
 @patch
 def sample(self:Shards, i:int) -> dict: # bytes of npy and json
     "Piece i, as it was written."
+    if self.pid != os.getpid(): self.pid, self.tar, self.lock = os.getpid(), None, threading.RLock() # a forked process reads for itself
     with self.lock:
         s = int(np.searchsorted(self.first, i, side='right')) - 1
         if i not in self.passed and (self.tar is None or self.tar[0] != s or self.tar[1] > i): self.tar = s, self.first[s], self._go_on(s)
@@ -160,15 +169,19 @@ def sample(self:Shards, i:int) -> dict: # bytes of npy and json
 @patch
 def open(self:Shards, i:int) -> Slice:
     "Piece i, as a film."
-    sample = self.sample(i)
-    x, row = np.load(io.BytesIO(sample['npy'])), self.rows[i]
-    if list(x.shape) != row['shape']: raise ValueError(f"'{self.root}' holds another piece than '{row['name']}' at place {i}: write it anew")
-    return Slice(f"{self.root}/{row['name']}", x, json.loads(sample['json'])['times'])
+    sample, row = self.sample(i), self.rows[i]
+    try: x, told = np.load(io.BytesIO(sample['npy'])), json.loads(sample['json'])
+    except (KeyError, ValueError, EOFError): raise ValueError(f"'{self.root}/{row['name']}' is damaged") from None
+    if told['name'] != row['name'] or list(x.shape) != row['shape']: raise ValueError(f"'{self.root}' holds another piece than '{row['name']}' at place {i}: write it anew")
+    return Slice(f"{self.root}/{row['name']}", x, told['times'])
 
 @patch
 def damaged(self:Shards) -> list[str]:
     "Names of pieces whose bytes are no longer the ones that were written."
-    return [row['name'] for i, row in enumerate(self.rows) if zlib.crc32(self.open(i).x) != row['crc32']]
+    def wrong(i, row):
+        try: return zlib.crc32(self.open(i).x) != row['crc32']
+        except ValueError: return True
+    return [row['name'] for i, row in enumerate(self.rows) if wrong(i, row)]
 
 # %% ../../nbs/03j_shards.ipynb #70eca875
 @patch

@@ -71,7 +71,7 @@ def _every(n, frames, stride, u, j):
     s = span(n, frames, stride)
     return _run(j % (n//s)*s, frames, stride)
 
-# %% ../../nbs/03a_windows.ipynb #2ecf6853
+# %% ../../nbs/03a_windows.ipynb #93859962
 def _uniform(n, frames, stride, u, j):
     if n < frames: return np.minimum(np.arange(frames), n - 1)
     return np.linspace(0, n - 1, frames).astype(int)
@@ -84,7 +84,7 @@ def _random(n, frames, stride, u, j):
     return np.sort(at)
 
 def _very_random(n, frames, stride, u, j):
-    at = np.sort((u*n).astype(int))
+    at = np.sort((u[:frames]*n).astype(int))
     at[0] = 0
     return at
 
@@ -101,7 +101,7 @@ def pace(
 
 def _paced(n, frames, stride, u, j): return pace(n, frames, u[0])
 
-# %% ../../nbs/03a_windows.ipynb #dce66fab
+# %% ../../nbs/03a_windows.ipynb #fa29fe10
 WINDOWS = dict(random_start=_random_start, first=_first, every=_every, uniform=_uniform, random=_random, very_random=_very_random, paced=_paced)
 
 def choose(
@@ -113,15 +113,18 @@ def choose(
     j:int=0, # which window of the film, for `every`; counted on from the last to the first
 ) -> np.ndarray: # (frames) numbers of frames, ascending
     "Which frames of a film a clip shows; an error if a run does not fit."
+    if rule not in WINDOWS: raise ValueError(f"unknown rule '{rule}'; known: {', '.join(WINDOWS)}")
+    need = dict(random_start=1, paced=1, random=frames, very_random=frames).get(rule, 0)
+    if need and (u is None or len(u) < need): raise ValueError(f"rule '{rule}' has chance in it: u must hold {need} random numbers")
     return WINDOWS[rule](n, frames, stride, None if u is None else np.asarray(u, float), j)
 
-# %% ../../nbs/03a_windows.ipynb #49f78c7e
+# %% ../../nbs/03a_windows.ipynb #bf7285e9
 def at_rate(
     times:np.ndarray, # (n) when each frame is shown, in seconds from 0; None if nobody knows
     rate:float, # frames a second wanted
 ) -> np.ndarray: # (m) which frame is on the screen at 0, 1/rate, 2/rate, ...
     "The frames of a film at an even pace."
-    if times is None: raise ValueError('is a folder of pictures and has no times: leave fps out')
+    if times is None: raise ValueError('has no times, as nobody noted when its frames are shown: leave fps out')
     moments = np.arange(int(times[-1]*rate + 1.001))/rate
     return np.searchsorted(times, moments + 1e-3, side='right') - 1 # a millisecond forgives times that were rounded
 
