@@ -60,7 +60,7 @@ def trained_vae(
     adopt(vae, state, run)
     return vae.eval().requires_grad_(False), r['preset']
 
-# %% ../nbs/20_cli.ipynb #482bc7c6
+# %% ../nbs/20_cli.ipynb #634e80a1
 def look_over(
     source, # where clips come from
 ) -> None:
@@ -109,7 +109,7 @@ def keep(
     Path(out).mkdir(parents=True, exist_ok=True)
     with disk(out, Path(out)/KEPT): write_file(Path(out)/KEPT, pack(vae.state_dict()))
 
-# %% ../nbs/20_cli.ipynb #9c0ae76a
+# %% ../nbs/20_cli.ipynb #b02dd487
 def prepare_stage2(
     p:Preset, # all sizes and settings
     source, # clips
@@ -132,7 +132,7 @@ def prepare_stage2(
     return [stage2_player(generator, **f)], latents, batch, warmup, dict(
         clips=clips, fit=fit_of(source), generator=config, preset=asdict(p) | {k: first[k] for k in ('vae', 'stage1', 'fit1')})
 
-# %% ../nbs/20_cli.ipynb #7ceec9e3
+# %% ../nbs/20_cli.ipynb #2b10cc61
 def save_model(
     out:str, # folder of a stage-II run
     name:str='', # what the model is called
@@ -259,7 +259,7 @@ def write_clips(
     for clip, p in zip(clips, paths): video(clip, p)
     return paths
 
-# %% ../nbs/20_cli.ipynb #2594ee12
+# %% ../nbs/20_cli.ipynb #1da92037
 @shell('lamd_sample --image photo.jpg --prompt "the red circle is sliding left" --out clip.mp4',
        'lamd_sample --image photo.jpg --n 4 --out strip.png               (four futures, as a film strip)',
        'lamd_sample --image photo.jpg --model runs/b/model --out clip.gif (your own model)')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHIPPED', 'shipped', 'locate', 'weights_file', 'adopt', 'fill', 'LaMD', 'Output']
 
-# %% ../nbs/17_pipeline.ipynb #b02809ba
+# %% ../nbs/17_pipeline.ipynb #a8cb86a3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def fill(
         raise ValueError(f'{path}: these weights are damaged or cut off ({e}): copy the file again') from None
     adopt(model, state, path)
 
-# %% ../nbs/17_pipeline.ipynb #c5b1fb91
+# %% ../nbs/17_pipeline.ipynb #1e6ce71f
 class LaMD(nn.Module, PyTorchModelHubMixin):
     "Latent motion diffusion: both stages behind one call."
     def __init__(self,
@@ -186,7 +186,7 @@ class Output:
     image:Tensor # (1 3 h w) the image as the model saw it
     note:str|None # what was done to the image to make it fit, if anything
 
-# %% ../nbs/17_pipeline.ipynb #94b38b8b
+# %% ../nbs/17_pipeline.ipynb #e875c3f7
 @patch
 @torch.no_grad()
 def __call__(self:LaMD,

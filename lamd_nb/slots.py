@@ -62,20 +62,21 @@ def lay_over(
     show, cover = torch.minimum(masks, room)/(masks + 1e-6), masks.sum(1).clamp(max=1)
     return cover*(layers*show).sum(1)/((masks*show).sum(1) + 1e-6), cover
 
-# %% ../nbs/07b_slots.ipynb #8accb6f6
+# %% ../nbs/07b_slots.ipynb #25df09ce
 def fill(
     x0:Tensor, # (b 3 h w) a picture
     known:Tensor, # (b 1 h w) 1 where it shows the ground, 0 where things hide it
-    width:float=1.5, # of the blur, in cells of a quarter of the size
+    rounds:int=6, # at each distance
 ) -> Tensor: # (b 3 h w) the picture where it is known, smooth elsewhere
-    "The ground without things: behind them the mean of what is known around (a normalised blur)."
+    "The ground without things: a soap film over the holes (Laplace's equation, relaxed from far to near)."
     known = known**8 # a rim is not known
-    t = torch.arange(-math.ceil(3*width), math.ceil(3*width) + 1, device=x0.device)
-    bell = torch.exp(-.5*(t/width)**2).to(x0.dtype)
-    bell = (bell[:, None]*bell)[None, None]
-    blur = lambda x: F.conv2d(F.avg_pool2d(x, 4).flatten(0, 1)[:, None], bell, padding='same').unflatten(0, x.shape[:2])[:, :, 0]
-    around = F.interpolate(blur(x0*known)/(blur(known) + 1e-3), x0.shape[-2:], mode='bilinear')
-    return torch.lerp(around, x0, known)
+    mean = (x0*known).sum((2, 3), keepdim=True)/(known.sum((2, 3), keepdim=True) + 1e-3)
+    film = torch.lerp(mean, x0, known)
+    for d in (2**i for i in reversed(range(x0.shape[-1].bit_length() - 3)) for _ in range(rounds)):
+        wide = F.pad(film, (d,)*4, mode='replicate')
+        around = (wide[..., d:-d, 2*d:] + wide[..., d:-d, :-2*d] + wide[..., 2*d:, d:-d] + wide[..., :-2*d, d:-d])/4
+        film = torch.lerp(around, x0, known)
+    return film
 
 # %% ../nbs/07b_slots.ipynb #f4bcb8af
 def move_cutouts(
@@ -160,10 +161,11 @@ class SlotMasks(nn.Module):
                 middles = share @ places/(share.sum(-1, keepdim=True) + 1e-6)
             return self.shares(v.flatten(2).mT, middles, say).unflatten(2, v.shape[-2:])
 
-# %% ../nbs/07b_slots.ipynb #193824ab
+# %% ../nbs/07b_slots.ipynb #7b2071f6
 class SlotDecoder(FusionDecoder):
     "The decoder that fetches, with one layer more: cut-outs of the first frame, moved as one over the filled ground."
     BESIDE, HINTS = 1, 4
+    FIRM = 4 # how much louder an order is than the votes for it
     LOUD = 8 # the most a place may say of a turn, in cells squared (a large thing spreads over about 2.5)
     def __init__(self,
         d:int=3, # channels of z_m
@@ -179,14 +181,14 @@ class SlotDecoder(FusionDecoder):
         nn.init.normal_(self.vote.weight, std=.02)
         nn.init.zeros_(self.vote.bias)
 
-# %% ../nbs/07b_slots.ipynb #ea0ea1be
+# %% ../nbs/07b_slots.ipynb #5d03f22c
 @patch
 def motion(self:SlotDecoder,
     h:Tensor, # (b*k c h w) features of the frames
     source:Tensor, # (b k g 2 h w) where each place comes from, in [-1,1]
     masks:Tensor, # (b 1+s 4h 4w)
     frames:Tensor|None=None, # (b k) which frames; None: all
-) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s)
+) -> tuple[tuple, Tensor]: # what `rigid_fit` says, in cells; order (b*k s), the same for all frames of a clip
     "Every place votes for the slot that owns its source."
     cells, flat = source.shape[-2:], 'm g c h w -> m c (g h w)'
     loud, say = self.vote(h.float()).clamp(-8, 8).chunk(2, 1) # bounded, as `loud` becomes a power of e
@@ -197,7 +199,8 @@ def motion(self:SlotDecoder,
     there = source.flatten(0, 1)*unit
     here = (centres(*cells, source)*unit).expand_as(there)
     words = einsum(weight, rearrange([say, *spin.chunk(2, 1)], 'v m g h w -> m v (g h w)'), 'm s n, m v n -> m s v')/(weight.sum(-1, keepdim=True) + 1e-3)
-    return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp(), words[..., 1:]), words[..., 0]
+    order = self.FIRM*words[..., 0].unflatten(0, source.shape[:2]).mean(1)
+    return rigid_fit(rearrange(here, flat), rearrange(there, flat), weight, self.stiff.exp(), words[..., 1:]), each(order, source.shape[1])
 
 # %% ../nbs/07b_slots.ipynb #e6930aee
 @patch

@@ -62,7 +62,7 @@ def test_folders_of_pictures(tmp_path, kind):
     names = [f"frame{2 * n}.{kind}" for n in range(got["start"], got["start"] + 8)]
     want = [np.asarray(Image.open(tmp_path / got["file"] / name).convert("RGB")) for name in names]
     assert np.array_equal(as_bytes(got["video"]), np.stack(want))
-    with pytest.raises(ValueError, match="walk.' is a folder of pictures and has no times: leave fps out"):
+    with pytest.raises(ValueError, match="walk.' has no times, as nobody noted when its frames are shown: leave fps out"):
         Clips(tmp_path, frames=8, fps=12)[0]
 
 
