@@ -60,7 +60,7 @@ def trained_vae(
     adopt(vae, state, run)
     return vae.eval().requires_grad_(False), r['preset']
 
-# %% ../nbs/20_cli.ipynb #634e80a1
+# %% ../nbs/20_cli.ipynb #482bc7c6
 def look_over(
     source, # where clips come from
 ) -> None:
@@ -82,6 +82,7 @@ def condition_of(
     longest = 1 + max((len(Vocabulary.split(s)) for s in said), default=0)
     return dict(kind='text', words=words, **text | dict(max_len=max(text['max_len'], longest))) if words else None
 
+# %% ../nbs/20_cli.ipynb #acc0e6c7
 def fit_of(
     source, # where training clips come from
 ) -> str: # 'crop', 'squeeze' or 'pad'
@@ -195,7 +196,7 @@ def use_threads(
     if n < 1: raise ValueError(f'threads is {n}, but must be at least 1')
     torch.set_num_threads(n)
 
-# %% ../nbs/20_cli.ipynb #9e76881a
+# %% ../nbs/20_cli.ipynb #e2e22fd2
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
@@ -203,7 +204,7 @@ def use_threads(
        'lamd_train stage1 --preset tiny --steps 20 --out /tmp/try         (does it run here at all?)')
 def train(
     stage:str, # stage1 (the autoencoder) or stage2 (the motion generator)
-    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater: and a path
+    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater:, wds: and a path
     out:str='runs/new', # folder for checkpoints, curve.jsonl and run.json
     preset:str='toy', # all sizes and settings under one name: toy or tiny
     vae:str=None, # stage2: folder of the stage-I run

@@ -37,7 +37,7 @@ def halves(
     same = len({(str(clips.root), *clips.files) for clips in found.values()}) == 1 and 'test' in found
     return dict(all=found['train']) if same and len(found) == 2 else found
 
-# %% ../nbs/20b_data.ipynb #882d34e2
+# %% ../nbs/20b_data.ipynb #240859bf
 def _trouble(clips, i, decode):
     "Frames of film i, and what is wrong with it (None: nothing)."
     n = 0
@@ -58,6 +58,7 @@ def _official(clips):
     return {'films': _of(len(clips.files), clips.counts.get(clips.split)), 'people': _of(len(people), len(clips.subjects.get(clips.split, ()))) or 'not told',
             'classes': f"{_of(len(labels), len(clips.names))}: {', '.join(clips.names)}" if clips.names else 'none', 'missing': clips.lacks() or 'nothing'}
 
+# %% ../nbs/20b_data.ipynb #cfd323e2
 def look(
     clips:Clips, # films of one half
     decode:bool=False, # also decode every frame

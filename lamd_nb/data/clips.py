@@ -237,7 +237,7 @@ def where(self:Clips, k:int) -> tuple[int, int]: # number of the film, number of
     i = int(np.searchsorted(self.ends, place, side='right'))
     return i, place - int(self.ends[i - 1] if i else 0)
 
-# %% ../../nbs/03b_clips.ipynb #5116d59f
+# %% ../../nbs/03b_clips.ipynb #839325fd
 def _cut(x, size, u):
     "A square out of (3 h w), as far down and to the right as u (2) says."
     top, left = (int(a*(n - size + 1)) for a, n in zip(u.tolist(), x.shape[-2:]))
@@ -250,6 +250,7 @@ def told(self:Clips, k:int, i:int, at:list[int]) -> dict:
     speed = dict(speed=self.played(k)) if self.window == 'paced' else {}
     return dict(file=self.files[i], start=at[0], stride=step) | speed | self.about(k, i)
 
+# %% ../../nbs/03b_clips.ipynb #11098dfc
 @patch
 def clip(
     self:Clips,

@@ -43,7 +43,7 @@ def _whole(
         taken, end = taken + len(line), _end(row, end)
     return rows, taken, end
 
-# %% ../../nbs/03i_pack.ipynb #cd56da03
+# %% ../../nbs/03i_pack.ipynb #31466cbd
 def is_pack(
     folder:str|Path, # any folder
 ) -> bool: # True if it is a pack, or holds one for a split
@@ -58,6 +58,7 @@ def pack_facts(
     except FileNotFoundError: raise FileNotFoundError(f"'{root}' is no pack: it holds no pack.json") from None
     except ValueError: raise ValueError(f"'{root}/pack.json' is damaged: it is not JSON") from None
 
+# %% ../../nbs/03i_pack.ipynb #a6199562
 def put_in_place(
     file:Path, # where
     *parts:bytes, # what
@@ -100,7 +101,7 @@ def begin(
         out.mkdir(parents=True, exist_ok=True)
         note_down(out, settings | dict(done=False))
 
-# %% ../../nbs/03i_pack.ipynb #bcb4af05
+# %% ../../nbs/03i_pack.ipynb #823f1d1e
 def _frames_of(clips, i):
     "Film i, and its frames one after the other, (3 h w) uint8, all of one size."
     film = clips.open(i)
@@ -113,6 +114,7 @@ def _frames_of(clips, i):
             yield x
     return film, fitted()
 
+# %% ../../nbs/03i_pack.ipynb #5426682f
 def _write(clips, i, file):
     "Film i to the end of a file; its line for the index."
     start, crc = file.tell(), 0
@@ -129,12 +131,13 @@ def _write(clips, i, file):
     times = None if film.times is None else np.asarray(film.times, float).tolist()
     return dict(name=clips.files[i], start=start, shape=[len(film), *x.shape], crc32=crc, times=times) | known
 
-# %% ../../nbs/03i_pack.ipynb #6a1645c0
+# %% ../../nbs/03i_pack.ipynb #341d860f
 def _alone(file, out):
     "Refuse to write where another process is writing."
     try: fcntl and fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError: raise ValueError(f"another process is packing into '{out}': let it finish") from None
 
+# %% ../../nbs/03i_pack.ipynb #ca45b738
 def pack(
     clips:Clips, # films of one split, with the size and the fit that are wanted; all of their frames are packed
     out:str|Path, # a new folder, or one where the same packing was interrupted
@@ -185,7 +188,7 @@ def pack_rows(
     if len(rows) < facts['films'] or not facts['done']: raise ValueError(f"'{root}' holds {len(rows)} of {facts['films']} films and {state}")
     return rows
 
-# %% ../../nbs/03i_pack.ipynb #8baa1900
+# %% ../../nbs/03i_pack.ipynb #c304b0f3
 class Packed(Clips):
     "The clips of a pack: those of the `Clips` it was made from, without any decoding."
     def __init__(self,
@@ -197,7 +200,7 @@ class Packed(Clips):
         **options, # as of Clips: stride, window, speed, fps, flip and jitter by default as they were when packing; seed, on_error
     ):
         facts = self.facts(half(root, split))
-        super().__init__(root, size or 1, frames, fit=fit or 'crop', split=split, **dict(stride=facts['stride']) | facts['asked'] | options | dict(cache=0))
+        super().__init__(root, size or 1, frames, fit=fit or 'crop', split=split, **dict(stride=facts['stride']) | facts.get('asked', {}) | options | dict(cache=0))
         for name, asked in dict(size=size, fit=fit).items():
             if asked not in (None, facts[name]): raise ValueError(f"'{self.root}' was packed with {name} {facts[name]}, but {asked} is asked for: pack it again with that")
         self.size, self.fit, self.classes, self.flat, self.drawn = facts['size'], facts['fit'], facts['classes'], None, {}
@@ -231,7 +234,7 @@ def pixels(self:Packed, film:Slice, i:int, at:list) -> list[Tensor]:
     "(3 h w) uint8 for each of those frames, not yet cut."
     return list(torch.from_numpy(film.x[at]))
 
-# %% ../../nbs/03i_pack.ipynb #beedffae
+# %% ../../nbs/03i_pack.ipynb #3e61afb0
 @patch
 def draw(self:Packed, k:int, slot:int, n:int) -> Tensor:
     "(n) numbers in [0,1) for one decision about clip k, looked up if a batch has drawn them already."
@@ -246,6 +249,7 @@ def _draw_all(self:Packed, ks):
     rows = {(slot, n): uniform(self.seed, torch.tensor(ks), slot, (n,)) for slot, n in slots}
     self.drawn = {(k, *key): u for key, us in rows.items() for k, u in zip(ks, us)}
 
+# %% ../../nbs/03i_pack.ipynb #5ef1d795
 @patch
 def _into(self:Packed, video:Tensor, k:int) -> dict:
     "Clip k into its place (3 t h w) of a batch; all else that is known about it."
@@ -260,6 +264,7 @@ def _into(self:Packed, video:Tensor, k:int) -> dict:
     if chance and self.jitter: video.copy_(jittered(video, self.jitter*(2*self.draw(k, -3, 3) - 1)))
     return self.told(k, i, at)
 
+# %% ../../nbs/03i_pack.ipynb #68f700d8
 @patch
 def batch(
     self:Packed,

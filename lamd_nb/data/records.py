@@ -32,7 +32,7 @@ def write_records(
             length = struct.pack('<Q', len(payload))
             file.write(length + struct.pack('<I', masked(length)) + payload + struct.pack('<I', masked(payload)))
 
-# %% ../../nbs/03e_records.ipynb #152e2351
+# %% ../../nbs/03e_records.ipynb #539e7623
 def find_records(
     data:np.ndarray, # (n) bytes of a file, best as `np.memmap`
     name:str='', # of the file, for errors
@@ -52,6 +52,7 @@ def find_records(
         at += 16 + size
     return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
+# %% ../../nbs/03e_records.ipynb #b8d5e595
 def check_record(
     data:np.ndarray, # (n) bytes of a file
     span:tuple[int, int], # first byte and length of a payload
@@ -94,7 +95,7 @@ def fields(
         if at > end: raise ValueError(f'no protocol buffer: a field ends at byte {at}, but the message at {end}')
         yield tag >> 3, value
 
-# %% ../../nbs/03e_records.ipynb #b605f28c
+# %% ../../nbs/03e_records.ipynb #bc868a5a
 def _values(kind, data):
     "The values of one feature: byte strings, or an array."
     values = [v for n, v in fields(data) if n == 1]
@@ -108,6 +109,7 @@ def _values(kind, data):
             while at < len(v): n, at = varint(v, at); numbers.append(n)
     return np.array(numbers, dtype=np.uint64).astype(np.int64) # negative ones are written as 64 bits
 
+# %% ../../nbs/03e_records.ipynb #964d4cc0
 def parse_example(
     payload:memoryview|bytes, # of one record
     names:set[str]|None=None, # only these; None: all

@@ -85,7 +85,7 @@ def shard(
     note_down(out, settings | dict(done=True))
     return settings | dict(done=True)
 
-# %% ../../nbs/03j_shards.ipynb #eb1182e7
+# %% ../../nbs/03j_shards.ipynb #f4df0087
 def _read(root, name):
     "The bytes of a small file, wherever it is."
     if '://' not in str(root): return (Path(root)/name).read_bytes()
@@ -93,6 +93,7 @@ def _read(root, name):
         with webdataset().gopen(f'{root}/{name}') as stream: return stream.read()
     except OSError: raise FileNotFoundError(f"there is no '{root}/{name}': give the address of the folder that holds pack.json, such as https://host/shards/train") from None
 
+# %% ../../nbs/03j_shards.ipynb #e228d070
 class Shards(Packed):
     "The clips of a folder of shards, or of an address where one lies."
     def __init__(self,
@@ -126,7 +127,7 @@ class Shards(Packed):
     def __getstate__(self): return super().__getstate__() | dict(passed=OrderedDict(), tar=None, lock=None, dealt={})
     def __setstate__(self, state): self.__dict__.update(state | dict(lock=threading.RLock(), pid=os.getpid()))
 
-# %% ../../nbs/03j_shards.ipynb #2af9438e
+# %% ../../nbs/03j_shards.ipynb #eb338ae0
 @patch
 def where(self:Shards, k:int) -> tuple[int, int]: # number of the piece, 0
     "Which piece clip k is cut from."
@@ -137,6 +138,7 @@ def where(self:Shards, k:int) -> tuple[int, int]: # number of the piece, 0
         if place < self.counts[s]: return self.first[s] + place, 0
         place -= self.counts[s]
 
+# %% ../../nbs/03j_shards.ipynb #0d3ec0a0
 @patch
 def _go_on(self:Shards, s):
     "The pieces of shard s, as they come."
@@ -152,6 +154,7 @@ def _go_on(self:Shards, s):
         raise ValueError(f"'{url}' cannot be read behind piece {n} of {self.counts[s]}: {why}") from None
     raise ValueError(f"'{url}' ends after {n} of {self.counts[s]} pieces")
 
+# %% ../../nbs/03j_shards.ipynb #ba22a173
 @patch
 def sample(self:Shards, i:int) -> dict: # bytes of npy and json
     "Piece i, as it was written."
@@ -166,6 +169,7 @@ def sample(self:Shards, i:int) -> dict: # bytes of npy and json
             while len(self.passed) > 1 and sum(len(x['npy']) for x in self.passed.values()) > self.memory: self.passed.popitem(last=False)
         return self.passed[i]
 
+# %% ../../nbs/03j_shards.ipynb #3017d33c
 @patch
 def open(self:Shards, i:int) -> Slice:
     "Piece i, as a film."
