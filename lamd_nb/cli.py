@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'record', 'trained_vae', 'look_over', 'condition_of', 'fit_of', 'prepare_stage1', 'keep', 'prepare_stage2',
-           'save_model', 'check_train', 'same_run', 'use_threads', 'train', 'checked', 'write_clips', 'sample',
-           'judge_pixels', 'evaluate', 'demo']
+           'save_model', 'check_train', 'same_run', 'use_threads', 'read_ahead', 'train', 'checked', 'write_clips',
+           'sample', 'judge_pixels', 'evaluate', 'demo']
 
 # %% ../nbs/20_cli.ipynb #f44a7805
 import json
@@ -196,15 +196,25 @@ def use_threads(
     if n < 1: raise ValueError(f'threads is {n}, but must be at least 1')
     torch.set_num_threads(n)
 
-# %% ../nbs/20_cli.ipynb #e2e22fd2
+# %% ../nbs/20_cli.ipynb #99596a67
+def read_ahead(
+    n:int|None, # batches; None: 4 if there is a GPU, which waits meanwhile, else none
+) -> int: # batches
+    "How many batches are made ahead."
+    if n is None: return 4 if torch.cuda.is_available() else 0
+    if n < 0: raise ValueError(f'ahead is {n}, but must be 0 or more')
+    return n
+
+# %% ../nbs/20_cli.ipynb #df1a80d7
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
+       'lamd_train stage1 --data "mug:faces?neutral=false" --minutes 60 --out runs/d',
        'lamd_train stage1 --minutes 60 --out runs/a --resume              (after a pulled plug)',
        'lamd_train stage1 --preset tiny --steps 20 --out /tmp/try         (does it run here at all?)')
 def train(
     stage:str, # stage1 (the autoencoder) or stage2 (the motion generator)
-    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater:, wds: and a path
+    data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater:, wds: and a path, perhaps with rules behind a ?
     out:str='runs/new', # folder for checkpoints, curve.jsonl and run.json
     preset:str='toy', # all sizes and settings under one name: toy or tiny
     vae:str=None, # stage2: folder of the stage-I run
@@ -215,11 +225,13 @@ def train(
     nats:float=None, # stage1: rate of z_m to aim at, nats per clip, by default the preset's; more: sharper, harder to generate
     precision:str='auto', # auto (bf16 on a GPU), no or bf16
     threads:int=None, # CPU threads
+    ahead:int=None, # batches read ahead, each in a thread of its own, by default 4 with a GPU and none without
     resume:bool=False, # go on from the last checkpoint in out
 ):
     "Train one stage. A run can be resumed; stage2 ends with a model in out/model."
     check_train(stage, vae, out, clips, steps, minutes, nats, precision, resume)
     use_threads(threads)
+    ahead = read_ahead(ahead)
     p, about = preset_named(preset), dict(data=data, stage=stage) | (dict(vae=str(vae)) if stage == 'stage2' else {})
     if resume:
         was = same_run(out, stage=stage, data=data, preset=preset, seed=seed, **(dict(clips=clips) if stage == 'stage2' else {}))
@@ -233,7 +245,7 @@ def train(
     prepare = prepare_stage1 if stage == 'stage1' else prepare_stage2
     players, source, batch, warmup, more = prepare(p, source, vae_run=out if resume else vae, clips=clips, out=out, accelerator=accelerator)
     for _ in fit(players, stream(source, batch, seed), steps, minutes, warmup=warmup, precision=precision, seed=seed, out=out, resume=resume,
-                 show=True, record=dict(preset=asdict(p)) | about | more, accelerator=accelerator): pass
+                 show=True, prefetch=ahead, record=dict(preset=asdict(p)) | about | more, accelerator=accelerator): pass
     if stage == 'stage1': return Path(out)
     return save_model(out) if accelerator.is_main_process else Path(out)/'model'
 

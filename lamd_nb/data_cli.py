@@ -18,26 +18,27 @@ from .data.windows import FITS
 from .shell import shell
 from .show import strip
 
-# %% ../nbs/20b_data.ipynb #0bef775b
+# %% ../nbs/20b_data.ipynb #99967a37
 def halves(
     src:str, # as `lamd_data check` takes it
     size:int=64, # pixels; what was packed has its own
     frames:int=16, # frames of a clip
+    **options, # of `Clips`
 ) -> dict: # 'train' and 'test', or 'all': the Clips of each
     "The films of a source, split as it is split."
     folder, found, missing = src.removeprefix('folder:').removeprefix('wds:'), {}, {}
     for split in ('train', 'test'):
         try:
-            source = packed_as(folder, split)(folder, frames=frames, split=split) if is_pack(folder) or '://' in folder else open_data(src, size, frames, split)
+            source = packed_as(folder, split)(folder, frames=frames, split=split, **options) if is_pack(folder) or '://' in folder else open_data(src, size, frames, split, **options)
             found[split] = getattr(source, 'worlds', [source])[0]
         except FileNotFoundError as error: missing[split] = error
     if not found: raise missing['test']
     for split, error in missing.items(): print(f'no {split} half: {error}', file=sys.stderr)
     if not all(isinstance(clips, Clips) for clips in found.values()): raise ValueError(f"'{src}' draws its clips: there are no films to look through")
-    same = len({(str(clips.root), *clips.files) for clips in found.values()}) == 1 and 'test' in found
-    return dict(all=found['train']) if same and len(found) == 2 else found
+    told = [(str(clips.root), [(f, clips.caption(k)) for k, f in enumerate(clips.files)]) for clips in found.values()]
+    return dict(all=found['train']) if len(told) == 2 and told[0] == told[1] else found
 
-# %% ../nbs/20b_data.ipynb #240859bf
+# %% ../nbs/20b_data.ipynb #438a623a
 def _trouble(clips, i, decode):
     "Frames of film i, and what is wrong with it (None: nothing)."
     n = 0
@@ -47,29 +48,36 @@ def _trouble(clips, i, decode):
         n = len(film)
         clips.plan(film, 0)
         for x in film.read(range(n)) if decode else (): pass
-        return n, None
+        promised = getattr(film, 'promised', 0)
+        return n, f"'{film.file}' is cut off: its header promises {promised} frames, and {n} are there" if promised > max(n + 1, 1.02*n) else None
     except ValueError as error: return n, str(error)
 
 def _of(found, wanted): return f'{found:,} of {wanted:,}' if wanted else found
+def _few(words): return ', '.join(words[:6]) + ', ...'*(len(words) > 6)
 
 def _official(clips):
     "What a benchmark has by its rules, and how much of it is here."
-    labels, people = {clips.label(f) for f in clips.files}, {clips.person(f) for f in clips.files} - {None}
-    return {'films': _of(len(clips.files), clips.counts.get(clips.split)), 'people': _of(len(people), len(clips.subjects.get(clips.split, ()))) or 'not told',
-            'classes': f"{_of(len(labels), len(clips.names))}: {', '.join(clips.names)}" if clips.names else 'none', 'missing': clips.lacks() or 'nothing'}
+    labels, people = sorted({clips.label(f) for f in clips.files} - {None}), {clips.person(f) for f in clips.files} - {None}
+    wanted = {name: table.get(clips.split) for name, table in dict(films=clips.counts, files=clips.whole, people=clips.subjects).items()}
+    return {'films': _of(len(clips.files), wanted['films']), 'files': _of(len({f.split('#')[0] for f in clips.files}), wanted['files']),
+            'people': _of(len(people), len(wanted['people'] or ())) or 'nobody says',
+            'classes': f"{_of(len(labels), len(clips.names))}: {_few([clips.names[k] for k in labels])}" if clips.names else 'none', 'missing': clips.lacks() or 'nothing'}
 
-# %% ../nbs/20b_data.ipynb #cfd323e2
+# %% ../nbs/20b_data.ipynb #cdfc2efb
 def look(
     clips:Clips, # films of one half
     decode:bool=False, # also decode every frame
 ) -> dict: # what was found, by the words of the table
     "Look through all films of a source."
     found = [_trouble(clips, i, decode) for i in range(len(clips.files))]
-    lengths, wrong = [n for n, said in found if n], [said for n, said in found if said]
+    lengths, wrong = [n for n, said in found if n], [*clips.broken.values(), *(said for n, said in found if said)]
     if isinstance(clips, Packed): wrong += [f"'{clips.root}/{name}' differs from its checksum" for name in clips.damaged()]
-    known = _official(clips) if isinstance(clips, Benchmark) else {'films': len(clips.files), 'classes': ', '.join(clips.classes) or 'none'}
-    return known | {'frames': sum(lengths), 'frames of a film': f'{min(lengths)} to {max(lengths)}' if lengths else '-',
-                    'broken or too short': len(wrong), 'the first of them': wrong[0] if wrong else 'none'}
+    official = isinstance(clips, Benchmark)
+    known = _official(clips) if official else {'films': len(clips.files), 'classes': _few(clips.classes) or 'none'}
+    frames = _of(sum(lengths), official and clips.length*clips.counts.get(clips.split, 0))
+    depth = 'every byte' if isinstance(clips, Packed) else 'every frame' if decode else 'the index of each film; --decode looks at every frame'
+    return known | {'frames': frames, 'frames of a film': ' to '.join(f'{n}' for n in sorted({min(lengths), max(lengths)})) if lengths else '-',
+                    'looked at': depth, 'broken or too short': len(wrong), 'the first of them': wrong[0] if wrong else 'none'}
 
 # %% ../nbs/20b_data.ipynb #9be148a9
 def as_table(
@@ -80,7 +88,7 @@ def as_table(
     rows = [[word, *(found[word] for found in columns.values())] for word in next(iter(columns.values()))]
     return '\n'.join(map(line, [['', *columns], ['---']*(len(columns) + 1), *rows]))
 
-# %% ../nbs/20b_data.ipynb #db53fabd
+# %% ../nbs/20b_data.ipynb #f3c56f0a
 def broken(
     columns:dict, # what `check` found
 ) -> str: # a sentence, or nothing
@@ -95,7 +103,7 @@ def check(
     decode:bool=False, # also decode every frame, which takes longer
 ):
     "Say what a source of films holds, and what is wrong with it; status 1 if something is."
-    return {name: look(clips, decode) for name, clips in halves(src, frames=frames).items()}
+    return {name: look(clips, decode) for name, clips in halves(src, frames=frames, on_error='skip').items()}
 
 # %% ../nbs/20b_data.ipynb #c60b3e4e
 @shell('lamd_data show my_videos --out strip.png', 'lamd_data show my_pack --frames 32')
@@ -116,7 +124,9 @@ def show(
     strip(b['video'], titles, every=max(frames//8, 1)).savefig(out, bbox_inches='tight')
     return out
 
-# %% ../nbs/20b_data.ipynb #95eecc69
+# %% ../nbs/20b_data.ipynb #3a33b24b
+def _left(facts): return f"{facts['skipped']} left out" + (f" ({facts['note']})" if facts['skipped'] else '')
+
 @shell('lamd_data pack my_videos my_pack --size 64 --frames 16', 'lamd_data pack my_videos my_pack --skip     (leave out what cannot be read)')
 def pack_films(
     src:str, # folder of films, or bair:, sky:, natops:, mug:, cater: and a path
@@ -135,10 +145,10 @@ def pack_films(
         folder = Path(out)/('' if name == 'all' else name)
         facts = pack(clips, folder, show=sys.stderr.isatty())
         weight = (folder/'frames.u8').stat().st_size/1e6
-        said.append(f"{folder}: {facts['films'] - facts['skipped']} films, {facts['packed_frames']:,} frames, {weight:,.1f} MB; {facts['skipped']} left out")
+        said.append(f"{folder}: {facts['films'] - facts['skipped']} films, {facts['packed_frames']:,} frames, {weight:,.1f} MB; {_left(facts)}")
     return said
 
-# %% ../nbs/20b_data.ipynb #af9fa3f9
+# %% ../nbs/20b_data.ipynb #984d1f2b
 @shell('lamd_data shard my_videos my_shards --size 64 --frames 16', 'lamd_data shard my_pack my_shards', 'lamd_train stage1 --data wds:my_shards ...         (and then)')
 def shard_films(
     src:str, # folder of films, a pack, or bair:, sky:, natops:, mug:, cater: and a path
@@ -146,14 +156,15 @@ def shard_films(
     size:int=64, # height and width in pixels; a pack has its own
     frames:int=16, # a film must have so many frames; they are cut into pieces of four times as many
     megabytes:float=100, # of a shard, about
+    skip:bool=False, # leave out films that cannot be read or are too short
 ):
     "Write films into tar files that are read front to back, from wherever they are. Safe to interrupt: given again, it goes on."
     if not megabytes > 0: raise ValueError(f'megabytes is {megabytes}, but must be more than 0')
     said = []
     for name, clips in halves(src, size, frames).items():
-        folder = Path(out)/('' if name == 'all' else name)
+        folder, clips.on_error = Path(out)/('' if name == 'all' else name), 'skip' if skip else 'raise'
         facts = shard(clips, folder, megabytes, show=sys.stderr.isatty())
-        said.append(f"{folder}: {facts['films']} films, {sum(facts['shards'])} pieces, shards: {len(facts['shards'])}")
+        said.append(f"{folder}: {facts['films'] - facts['skipped']} films, {sum(facts['shards'])} pieces, shards: {len(facts['shards'])}; {_left(facts)}")
     return said
 
 # %% ../nbs/20b_data.ipynb #c4c43bd1

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['Help', 'parser_of', 'sentence', 'lines', 'door', 'shell']
 
-# %% ../nbs/19c_shell.ipynb #dc3c1e7b
+# %% ../nbs/19c_shell.ipynb #5286b719
 import argparse
 import sys
+import warnings
 from functools import partial, wraps
 from pathlib import Path
+from unittest.mock import patch
 
 from fastcore.script import anno_parser
 
@@ -46,7 +48,7 @@ def lines(
     "A list line by line, anything else as it is."
     return '\n'.join(map(str, result)) if isinstance(result, (list, tuple)) else '' if result is None else str(result)
 
-# %% ../nbs/19c_shell.ipynb #bb59d345
+# %% ../nbs/19c_shell.ipynb #3abded4e
 def door(
     command, # a function
     examples:tuple=(), # for its help
@@ -55,10 +57,11 @@ def door(
     prog:str|None=None, # name in messages; None: the program's
     verdict=lambda result: '', # a sentence if the result, though shown, is bad news
 ) -> None:
-    "Parse the words, run the command, print its result; bad input and bad news end with one sentence and status 1."
+    "Parse the words, run the command, print its result; warnings are a line each, bad input and bad news end with one sentence and status 1."
     parser = parser_of(command, examples, prog)
     args = {k: v for k, v in vars(parser.parse_args(argv)).items() if k not in ('pdb', 'xtra')}
-    try: result = command(**args)
+    try:
+        with patch.object(warnings, 'showwarning', lambda said, *where: print(f'{parser.prog}: {said}', file=sys.stderr)): result = command(**args)
     except KeyboardInterrupt:
         print(f'{parser.prog}: interrupted', file=sys.stderr)
         sys.exit(130)

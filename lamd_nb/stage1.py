@@ -40,7 +40,7 @@ def shrunk(
     "Frames averaged down, each a clip of its own."
     return F.avg_pool2d(video.transpose(1, 2).flatten(0, 1), video.shape[-1]//side)[:, :, None]
 
-# %% ../nbs/11_stage1.ipynb #92d2078b
+# %% ../nbs/11_stage1.ipynb #ef2ee36d
 class Stage1(nn.Module):
     "The autoencoder and its thermostat, with the loss that trains both."
     def __init__(self,
@@ -52,6 +52,7 @@ class Stage1(nn.Module):
         reach:float=1/16, # how far around moving pixels their weight counts, as a share of the width
         plate:float=.3, # how much the plate counts
         tv:float=.2, # price of the source's total variation
+        doubt:float=1e-4, # price of the squared logits of the blend
         mean_share:float=.25, # share of the clips that are decoded from the mean of z_m
         blind:bool=True, # false colours for the motion encoder
         usual:float=0., # price of copying a usual clip, by which all clips count alike; 0: a clip in which much moves counts much
@@ -61,7 +62,7 @@ class Stage1(nn.Module):
         if usual < 0: raise ValueError(f'usual is {usual}, but is a price, 0 or more')
         if not 0 <= mean_share <= 1: raise ValueError(f'mean_share is {mean_share}, but must be a share from 0 to 1')
         self.vae, self.rate = vae, RateControl(nats, anneal=anneal)
-        self.extra, self.k, self.reach, self.plate, self.tv = extra, k, reach, plate, tv
+        self.extra, self.k, self.reach, self.plate, self.tv, self.doubt = extra, k, reach, plate, tv, doubt
         self.mean_share, self.blind, self.usual = mean_share, blind, usual
         self.judge = partial(judge.eval().requires_grad_(False)) if isinstance(judge, nn.Module) else judge # or it would learn to be lenient
 
@@ -96,7 +97,7 @@ class Stage1(nn.Module):
         found:dict, # what the decoder found on the way
         factor:Tensor|float=1., # (b 1 1 1 1) from `counts`
     ) -> Tensor: # scalar
-        "Weighted L1 on the clip, the cut-outs and the attention's small picture, L1 on the plate, total variation, and a judge if there is one."
+        "Weighted L1 on the clip, the cut-outs and the attention's small picture, L1 on the plate, total variation, doubt, and a judge if there is one."
         weight = moving_weight(truth, x0, self.extra, reach=self.reach)*factor
         loss = weighted_l1(truth, recon, weight)
         if 'rough' in found:
@@ -105,6 +106,7 @@ class Stage1(nn.Module):
         if 'cutouts' in found: loss = loss + weighted_l1(truth, rearrange(found['cutouts'].float(), '(b k) c h w -> b c k h w', b=len(x0)), weight)
         if 'plate' in found: loss = loss + self.plate*(truth - found['plate'].float()[:, :, None]).abs().mean()
         if 'source' in found: loss = loss + self.tv*total_variation(found['source'])
+        if 'logits' in found: loss = loss + self.doubt*found['logits'].float().square().mean()
         return loss + perceptual(self.judge, truth, recon) if self.judge else loss
 
 # %% ../nbs/11_stage1.ipynb #450331c9

@@ -1,4 +1,5 @@
 "Films that the tests write for themselves, and the real ones where they are at hand."
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,3 +52,29 @@ def real(*parts: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"the sample films are not here: {Path(*parts)}")
     return path
+
+
+def touch(root: Path, *names: str):
+    "Empty files, and the folders they lie in."
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def crc32c(data: bytes) -> int:
+    "CRC-32C bit by bit, straight from its polynomial."
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def framed(payload: bytes) -> bytes:
+    "One record of a TFRecord file, by the table in TensorFlow's documentation."
+    def mask(data):
+        crc = crc32c(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF)
+    length = struct.pack("<Q", len(payload))
+    return length + mask(length) + payload + mask(payload)

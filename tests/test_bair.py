@@ -1,10 +1,12 @@
 """BAIR as published and in three copies: every frame against an independent reading; damage named; the index built once."""
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from footage import as_bytes, pixels, real
+import torch
+from footage import as_bytes, framed, pixels, real
 from PIL import Image
 
 import lamd_nb.data.bair as bair
@@ -57,7 +59,7 @@ def test_records(root, films):
 def test_validation(root):
     train, val = (BAIR(root, split, validation=True) for split in ("train", "test"))
     assert train.files == ["traj_512_to_767.tfrecords#0", "traj_512_to_767.tfrecords#1"] and val.files == ["traj_256_to_511.tfrecords#0"]
-    assert "43008 train films" in train.lacks() and "256 test films" in val.lacks()
+    assert (train.lacks(), val.lacks()) == ("43006 of 43008 films", "255 of 256 films")
 
 
 def test_index_is_built_once(root, tmp_path, monkeypatch):
@@ -67,7 +69,7 @@ def test_index_is_built_once(root, tmp_path, monkeypatch):
     searched = []
     monkeypatch.setenv("LAMD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(bair, "WORTH", 0)
-    monkeypatch.setattr(bair, "find_records", lambda data, name, find=bair.find_records: searched.append(name) or find(data, name))
+    monkeypatch.setattr(bair, "find_records", lambda data, name, lost, find=bair.find_records: searched.append(name) or find(data, name, lost=lost))
     first = index_records(file)
     assert np.array_equal(index_records(file), first) and len(first) == 2 and len(searched) == 1
     write_records(file, [b"one"])
@@ -96,7 +98,111 @@ def test_damage(root, tmp_path):
             BAIR(tmp_path, split="test", frames=2)[k]
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
-        BAIR(tmp_path)
+        BAIR(tmp_path, split="test")
+    with pytest.warns(UserWarning, match="is empty"), pytest.raises(FileNotFoundError, match="no test film of BAIR in .*is empty"):
+        BAIR(tmp_path, split="test", on_error="skip")
+
+
+def download(root: Path, top: Path) -> Path:
+    "A copy of the folder of training films, four in three files."
+    top.mkdir()
+    two = (root / "softmotion30_44k/train/traj_512_to_767.tfrecords").read_bytes()
+    for n, raw in ((512, two), (768, two[:len(two) // 2 + 9]), (1024, b"")):
+        (top / f"traj_{n}_to_{n + 255}.tfrecords").write_bytes(raw)
+    (top / "traj_1280_to_1535.tfrecords").symlink_to(top / "gone")
+    return top
+
+
+def test_half_a_download(root, tmp_path):
+    "The films before the damage stay, and the rest has its reason; nobody allowed that, so it raises."
+    top = download(root, tmp_path / "half")
+    with pytest.raises(ValueError, match="traj_1024_to_1279.tfrecords' is empty"):
+        BAIR(top)
+    with pytest.warns(UserWarning, match="skipped: ") as told:
+        clips = BAIR(top, on_error="skip")
+    assert len(told) == 3
+    assert clips.files == ["traj_512_to_767.tfrecords#0", "traj_512_to_767.tfrecords#1", "traj_768_to_1023.tfrecords#0"]
+    assert {name: why.split("'")[2].strip(" :")[:10] for name, why in clips.broken.items()} == {
+        "traj_768_to_1023.tfrecords": "is cut off", "traj_1024_to_1279.tfrecords": "is empty", "traj_1280_to_1535.tfrecords": "No such fi"}
+    assert torch.equal(clips.clip(0, 2)["video"], clips.clip(0, 0)["video"]) and clips.lacks() == "43261 of 43264 films"
+    assert BAIR(root).broken == {}
+    (top / "traj_768_to_1023.tfrecords").write_bytes((top / "traj_512_to_767.tfrecords").read_bytes())
+    for name in ("traj_1024_to_1279.tfrecords", "traj_1280_to_1535.tfrecords"):
+        (top / name).unlink()
+    assert len(BAIR(top)) == 4, "mended, it is whole again"
+
+
+def test_half_an_index_is_not_remembered(root, tmp_path, monkeypatch):
+    "Not even if the rest of the file comes without a change of its size and time."
+    monkeypatch.setenv("LAMD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bair, "WORTH", 0)
+    file = tmp_path / "traj_512_to_767.tfrecords"
+    raw = (root / "softmotion30_44k/train/traj_512_to_767.tfrecords").read_bytes()
+    head = len(raw) // 2                                    # of the second record
+    file.write_bytes(raw[:head] + bytes([raw[head] ^ 1]) + raw[head + 1:])
+    at = file.stat().st_mtime_ns
+    lost = []
+    assert len(index_records(file, lost)) == 1 and len(lost) == 1
+    with pytest.raises(ValueError, match="record 1"):
+        index_records(file)
+    file.write_bytes(raw)
+    os.utime(file, ns=(at, at))
+    assert len(index_records(file)) == 2
+
+
+def test_training_films_are_no_test(root, films, tmp_path):
+    "In every dress, from the folder or the file itself; and the other way round."
+    h5py = pytest.importorskip("h5py")
+    train, test = (root / "softmotion30_44k" / s for s in ("train", "test"))
+    for s in ("train", "test"):
+        (tmp_path / "mcvd" / s).mkdir(parents=True)
+        with h5py.File(tmp_path / "mcvd" / s / "shard_0001.hdf5", "w") as box:
+            box["len/0"] = 30
+        stills = tmp_path / "svg" / s / ("traj_512_to_767/1" if s == "train" else "traj_0_to_255/1")
+        stills.mkdir(parents=True)
+        for t in range(16):
+            Image.fromarray(films[0, t]).save(stills / f"{t}.png")
+    (tmp_path / "odd/train").mkdir(parents=True)
+    write_records(tmp_path / "odd/train/robot.tfrecords", [record(films[0])])
+    for place in (train, train / "traj_512_to_767.tfrecords", tmp_path / "mcvd/train", tmp_path / "mcvd/train/shard_0001.hdf5", tmp_path / "svg/train", tmp_path / "odd/train"):
+        with pytest.raises(FileNotFoundError, match="holds the training films of BAIR, on which nothing is to be tested"):
+            BAIR(place, split="test")
+        assert len(BAIR(place))
+    for place in (test, test / "traj_0_to_255.tfrecords", tmp_path / "mcvd/test", tmp_path / "mcvd/test/shard_0001.hdf5", tmp_path / "svg/test"):
+        with pytest.raises(FileNotFoundError, match="holds the test films of BAIR, which are not to be learned from"):
+            BAIR(place)
+        assert len(BAIR(place, split="test"))
+    for place in (root, train, train / "traj_256_to_511.tfrecords"):
+        assert [f[-2:] for f in BAIR(place, split="test", validation=True).files] == ["#0"]
+
+
+def test_one_file_for_both_splits_may_lie_anywhere(films, tmp_path):
+    "VideoGPT's file says itself what is in it, whatever its folder is called."
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "train").mkdir()
+    with h5py.File(tmp_path / "train/bair.hdf5", "w") as box:
+        for split, some in (("train", films[:3]), ("test", films[3:])):
+            box[f"{split}_data"], box[f"{split}_idx"] = np.concatenate(some), np.arange(len(some)) * 30
+    same(tmp_path / "train", films, ["bair.hdf5#0", "bair.hdf5#1"])
+
+
+# --- by the rules of the formats alone ---
+
+def test_a_file_that_our_writer_never_saw(films, tmp_path):
+    "Protocol buffer, frame and checksum by hand: the pictures come out of it, and our writer makes the same bytes."
+    x, entries = films[0, :2], b""
+    for t, picture in enumerate(x):
+        value = b"\x0a\x80\x60" + picture.tobytes()                # BytesList, field 1: 96 * 128 + 0 = 12288 bytes, in groups of seven bits
+        value = b"\x0a\x83\x60" + value                           # Feature, field 1: 12291
+        key = b"\x0a\x14" + f"{t}/image_aux1/encoded".encode()     # 20 letters
+        entries += b"\x0a\x9f\x60" + key + b"\x12\x86\x60" + value # one of the map: 12319; its field 2: 12294
+    payload = b"\x0a\xc4\xc0\x01" + entries                       # 1 * 16384 + 64 * 128 + 68 = 24644 = 2 * (12319 + 3)
+    raw = framed(payload)
+    (tmp_path / "traj_0_to_255.tfrecords").write_bytes(raw)
+    test = BAIR(tmp_path, split="test", frames=2)
+    assert len(test) == 1 and np.array_equal(as_bytes(test[0]["video"]), x)
+    write_records(tmp_path / "ours", [payload])
+    assert (tmp_path / "ours").read_bytes() == raw
 
 
 # --- copies ---
@@ -140,6 +246,26 @@ def same(root, films, names):
     for k in range(6):
         got, i = train[k], train.where(k)[0]
         assert np.array_equal(as_bytes(got["video"]), films[i, got["start"]:got["start"] + 16])
+
+
+def test_broken_h5(films, tmp_path):
+    "A shard that cannot be read is named, and the others are used."
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "shard_0001.hdf5", "w") as box:
+        box["len/0"] = 30
+        for t, x in enumerate(films[0]):
+            box[f"0/{t}"] = x
+    (tmp_path / "shard_0002.hdf5").write_bytes((tmp_path / "shard_0001.hdf5").read_bytes()[:5000])
+    with h5py.File(tmp_path / "shard_0003.hdf5", "w") as box:
+        box["len"] = 3
+    with h5py.File(tmp_path / "shard_0004.hdf5", "w"):
+        pass
+    with pytest.raises(ValueError, match="cannot read .*shard_0002.hdf5'"):
+        BAIR(tmp_path)
+    with pytest.warns(UserWarning, match="skipped: "):
+        clips = BAIR(tmp_path, on_error="skip")
+    assert clips.files == ["shard_0001.hdf5#0"] and np.array_equal(as_bytes(clips[0]["video"]), films[0, clips[0]["start"]:][:16])
+    assert list(clips.broken) == [f"shard_000{n}.hdf5" for n in (2, 3, 4)] and "holds nothing; expected" in clips.broken["shard_0004.hdf5"]
 
 
 def test_without_h5py(tmp_path, monkeypatch):

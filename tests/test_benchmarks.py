@@ -9,6 +9,7 @@ import torch
 from footage import as_bytes, pixels, real, whole, write
 from PIL import Image
 
+import lamd_nb.data.benchmarks as benchmarks
 from lamd_nb.data.benchmarks import MUG, NATOPS, SkyTimelapse, read_segmentation
 from lamd_nb.data.pack import Packed, pack
 
@@ -55,7 +56,7 @@ def natops(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("split, who", [("train", [(1, 3), (13, 20)]), ("test", [(1, 2), (24, 18)])])
 def test_natops_films(natops, split, who):
     "Repetition, crop, bars and label; frames by PyAV alone, cut with plain indices."
-    clips = NATOPS(natops, split=split, size=260, frames=10, window="first")
+    clips = NATOPS(natops, split=split, size=260, frames=10, window="first", jitter=0)
     assert clips.files == [f"gesture{g:02d}/g{g:02d}s{s:02d}.avi#{r}" for g, s in who for r in (1, 2)]
     for i, ((g, s), first) in enumerate((w, f) for w in who for f in (0, 11)):
         got = clips.clip(0, i)
@@ -73,6 +74,37 @@ def test_natops_frame_copy(natops, tmp_path):
     for r in (0, 1):
         a, b = copy[r], films.clip(r, 2 + r)
         assert torch.equal(a["video"], b["video"]) and a["label"] == b["label"] == 23 and a["video"].shape == (3, 40, 128, 128)
+
+
+@pytest.mark.parametrize("cache", [1024, 0])
+def test_natops_opens_each_film_once(natops, monkeypatch, cache):
+    "Whatever room there is for frames; nothing before it is asked, and nothing to learn a length."
+    opened = []
+    monkeypatch.setattr(benchmarks, "open_film", lambda path, open_film=benchmarks.open_film: opened.append(path.name) or open_film(path))
+    clips = NATOPS(natops, size=32, frames=4, cache=cache)
+    assert [clips.claims(i) for i in range(4)] == [10, 13, 10, 13] and not opened and not clips.kept
+    want = [clips.clip(k, k % 4)["video"] for k in range(8)]
+    assert sorted(opened) == ["g01s03.avi", "g13s20.avi"]
+    away = pickle.loads(pickle.dumps(clips))
+    assert not away.kept and len(pickle.dumps(clips)) < 10_000
+    assert all(torch.equal(away.clip(k, k % 4)["video"], want[k]) for k in range(8)) and len(opened) == 4
+
+
+def test_natops_repetitions_do_not_disturb_each_other(natops):
+    "What one learns about its film while reading it, another that is being read does not notice."
+    clips = NATOPS(natops, window="first", frames=5)
+    first, second = clips.film(0), clips.film(1)
+    assert first.film is not second.film and first.film.times is second.film.times
+    want, reading = list(second.read(range(5))), second.read(range(5))
+    got = [next(reading)]
+    first.film.settle()
+    assert all(np.array_equal(a, b) for a, b in zip(want, got + list(reading)))
+
+
+def test_natops_claims_of_pictures(tmp_path):
+    stills(tmp_path / "split_img_data/g01s03p01", pixels(0, 8), "g01s03p01-{0:04d}-{0:04d}.png".format)
+    clips = NATOPS(tmp_path, size=32, frames=4)
+    assert clips.claims(0) == 0 and len(clips.film(0)) == 8
 
 
 def test_natops_in_another_process(natops):
@@ -107,7 +139,7 @@ def test_natops_torn_list(natops, tmp_path):
 def test_real_natops():
     root = real("fixtures", "natops_style")
     for split in ("train", "test"):
-        clips = NATOPS(root, split=split, window="first", frames=12, size=240, fit="crop")
+        clips = NATOPS(root, split=split, window="first", frames=12, size=240, fit="crop", jitter=0)
         for i, name in enumerate(clips.files):
             want = pictures(root / name, range(12))
             h, w = want.shape[1:3]
@@ -132,20 +164,28 @@ def test_mug(tmp_path):
     want = dict(train=(["008/sadness/take000", "017/neutral/take10"], [5, 4]), test=(["001/anger/take001", "002/session0/surprise/take000end", "002/session1/neutral/take002nsg"], [0, 6, 4]))
     for split, (files, labels) in want.items():
         for root in (tmp_path, tmp_path / "subjects3"):
-            clips = MUG(root, split=split, size=64, frames=12)
+            clips = MUG(root, split=split, size=64, frames=12, jitter=0)
             assert clips.files == files
             for i, label in enumerate(labels):
                 got = clips.clip(0, i)
                 assert np.array_equal(as_bytes(got["video"]), pictures(tmp_path / "subjects3" / files[i], range(12))) and got["label"] == label
     bare = MUG(tmp_path, neutral=False)
     assert bare.files == ["008/sadness/take000"] and bare.classes == ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] and bare[0]["label"] == 4
-    assert not bare.lacks() and MUG(tmp_path).lacks().startswith("MUG has 465 train films, but")
+    assert not bare.lacks() and MUG(tmp_path).lacks() == "463 of 465 films"
+
+
+def test_light_of_lfdm(natops):
+    "Training plays with the light of a clip, by the four shares of the published loader; the test does not."
+    for split, changed in (("train", True), ("test", False)):
+        clips, plain = (NATOPS(natops, split=split, size=64, frames=4, **more) for more in ({}, dict(jitter=0)))
+        assert torch.equal(clips.clip(0, 0)["video"], plain.clip(0, 0)["video"]) != changed
+    assert NATOPS.protocol["train"]["jitter"] == MUG.protocol["train"]["jitter"] == (64 / 255, .25, .25, .04)
 
 
 def test_real_mug():
     root = real("fixtures", "mug_style")
     for split, labels in (("train", [0]), ("test", [3, 6])):
-        clips = MUG(root, split=split, frames=8, window="first")
+        clips = MUG(root, split=split, frames=8, window="first", jitter=0)
         assert [clips.clip(0, i)["label"] for i in range(len(clips))] == labels
         for i, name in enumerate(clips.files):
             want = pictures(root / "subjects3" / name, range(8))
@@ -177,6 +217,31 @@ def test_sky_layouts(tmp_path, level, name):
     (tmp_path / "train.txt").write_text("b/b_10/\na/a_2/\n")
     with pytest.raises(ValueError, match="names 1 folders that are not there or too short, the first is 'a/a_2'"):
         SkyTimelapse(tmp_path)
+
+
+def test_sky_too_short(tmp_path):
+    "Only pictures count; what is left out is named, and told where films are missing."
+    for name, frames in (("a/a_1", 31), ("b/b_1", 32), ("c/c_1", 33)):
+        stills(tmp_path / "sky_train" / name, wide(0, frames)[:, ::9, ::9], "frame{}.JPG".format)
+    for name in ("Thumbs.db", "readme.txt", ".hidden.jpg", "list.csv"):
+        (tmp_path / "sky_train/a/a_1" / name).touch()
+    write(tmp_path / "sky_train/stray.mp4", pixels(0, 4))
+    clips = SkyTimelapse(tmp_path)
+    assert (clips.files, clips.short) == (["sky_train/b/b_1", "sky_train/c/c_1"], ["sky_train/a/a_1"])
+    assert clips.lacks() == "2390 of 2392 films; left out: 1 shorter than 32 frames"
+    every = SkyTimelapse(tmp_path, frames=17, stride=2)
+    assert every.short == ["sky_train/a/a_1", "sky_train/b/b_1"] and every.lacks().endswith("2 shorter than 33 frames")
+    every = SkyTimelapse(tmp_path, frames=31)
+    assert every.short == [] and every.lacks() == "2389 of 2392 films"
+
+
+def test_sky_list_says_what_to_expect(tmp_path):
+    for n in range(4):
+        stills(tmp_path / f"sky_test/a/a_{n}", wide(n, 32)[:, ::9, ::9], "{}.jpg".format)
+    assert SkyTimelapse(tmp_path, split="test").lacks() == "221 of 225 films"
+    (tmp_path / "test.txt").write_text("a/a_1/\na/a_2/\na/a_2/\n")
+    clips = SkyTimelapse(tmp_path, split="test")
+    assert (clips.lacks(), clips.counts["test"], SkyTimelapse.counts["test"], len(clips)) == ("", 2, 225, 2)
 
 
 def test_sky_rules(tmp_path):

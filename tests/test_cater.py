@@ -98,6 +98,15 @@ def test_films(root):
     assert ("24000" in train.lacks()) == (train.version == 2)
 
 
+def test_a_misprint_is_left_out_and_kept_in_mind(tmp_path):
+    write(tmp_path / "videos/v.avi", pixels(0, 60), "mpeg4", "yuv420p")
+    said = {n: dict(video="videos/v.avi", caption=caption) for n, caption in (("0", V1[0]), ("1", " the cone rotates."), ("2", V1[1]))}
+    (tmp_path / "train_explicit.json").write_text(json.dumps(said))
+    clips = CaterGen(tmp_path, on_error="skip")
+    assert clips.captions == [V1[0].strip(), V1[1].strip()] and len(clips) == 2
+    assert list(clips.broken) == ["train_explicit.json#1"] and "entry 1: caption ' the cone rotates.'" in clips.broken["train_explicit.json#1"]
+
+
 def test_lists_that_are_wrong(tmp_path):
     file = tmp_path / "train_explicit.json"
     for text, part in (('{"7": {"video": "v.avi", "caption": " the cone rotates."}}', "entry 7: caption ' the cone rotates.': found 'rotates' where one of these was expected: is"),

@@ -65,6 +65,12 @@ def test_a_run_of_another_version_is_one_sentence(made, tmp_path):
         tiny("stage2", tmp_path/"new", "--vae", tmp_path/"old", "--steps", 1, "--clips", 8)
 
 
+def test_reading_ahead_changes_no_clip(made, tmp_path):
+    losses = lambda run: [json.loads(line)["vae"] for line in (run/"curve.jsonl").read_text().splitlines()]
+    more = ["--data", made.data, "--steps", 4, "--nats", 90]
+    assert losses(tiny("stage1", tmp_path/"ahead", *more, "--ahead", 3)) == losses(made.at/"films1")
+
+
 def test_resume(made):
     for stage, name, more in (("stage1", "films1", ()), ("stage2", "shapes2", ("--vae", made.at/"shapes1", "--clips", 8))):
         source = made.data if name == "films1" else "worlds:shapes"
@@ -143,6 +149,7 @@ BAD = [
     ("train", ["stage1", "--steps", "9", "--out", "{at}/shapes1", "--preset", "tiny", "--seed", "5", "--resume"], "begun with seed 0"),
     ("train", ["stage1", "--steps", "1", "--out", "{at}/a.png"], "which is a file"),
     ("train", ["stage1", "--steps", "1", "--threads", "0"], "threads is 0"),
+    ("train", ["stage1", "--steps", "1", "--ahead", "-1"], "ahead is -1"),
     ("train", ["stage2", "--minutes", "-1", "--vae", "{at}/shapes1"], "minutes is -1"),
     ("train", ["stage2", "--steps", "1"], "--vae"),
     ("train", ["stage2", "--steps", "1", "--vae", "{at}/nowhere"], "run.json"),

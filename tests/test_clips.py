@@ -1,6 +1,10 @@
 """Clips: the same whoever asks, in every layout, of the frames and pixels that were asked for and no others decoded; and real films where they are at hand."""
+import colorsys
 import gc
+import os
 import pickle
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +15,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from footage import as_bytes, pixels, real, whole, write
+from footage import as_bytes, pixels, real, touch, whole, write
 from PIL import Image
 from test_films import linked
 from torch.utils.data import DataLoader
 
-from lamd_nb.data.clips import Clips, class_folders
+from lamd_nb.data.clips import Clips, class_folders, half
 from lamd_nb.data.sources import open_data
-from lamd_nb.data.windows import FITS, WINDOWS, choose
+from lamd_nb.data.windows import FITS, choose, hued, jittered, shares
 from lamd_nb.streams import stream
 
 
@@ -100,6 +104,34 @@ def test_flip_and_jitter_hold_for_a_clip(tmp_path):
     assert len({v.sum().item() for v in several}) == 8
     plain = dict(frames=8, fit="random_crop", size=48)
     assert torch.equal(Clips(tmp_path, split="test", **options)[0]["video"], Clips(tmp_path, split="test", **plain)[0]["video"])
+
+
+def test_one_share_is_what_it_was(folder):
+    "A number draws three numbers, as before there was a hue; three equal shares and no hue are the same to the bit."
+    plain, lit = Clips(folder, seed=3), Clips(folder, seed=3, jitter=.3)
+    for k in range(4):
+        assert torch.equal(lit[k]["video"], jittered(plain[k]["video"], .3 * (2 * plain.draw(k, -3, 3) - 1)))
+        assert torch.equal(lit[k]["video"], Clips(folder, seed=3, jitter=(.3, .3, .3, 0))[k]["video"])
+    assert torch.equal(Clips(folder, jitter=(0, 0, 0, 0))[0]["video"], Clips(folder)[0]["video"])
+
+
+def test_hue(folder):
+    "Against colorsys; the same for all frames of a clip, never in the test, and as a tuple or a list."
+    x = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 0, 0], x[1:, 0, 1] = .5, 0                # greys, and pure reds
+    for turn in (-.5, -.21, -.04, 1e-4, .04, .33, .5):
+        hsv = [colorsys.rgb_to_hsv(*c) for c in x.flatten(1).T.tolist()]
+        want = torch.tensor([colorsys.hsv_to_rgb((h + turn) % 1, s, v) for h, s, v in hsv]).T.view_as(x)
+        assert (hued(x, turn) - want).abs().max() < 1e-5, turn
+    assert torch.equal(hued(x, 0), x) and torch.equal(hued(x, 0.), x)
+    lit, plain = Clips(folder, jitter=(0, 0, 0, .5), frames=8), Clips(folder, frames=8)
+    for k in range(3):
+        turn = float(.5 * (2 * lit.draw(k, -3, 4)[3] - 1))
+        a, b = (c[k]["video"] for c in (lit, plain))
+        assert (a - (2 * hued((b + 1) / 2, turn) - 1)).abs().max() < 1e-5 and (a.amax(0) - b.amax(0)).abs().max() < 1e-5
+    assert torch.equal(Clips(folder, jitter=[.1, .2, .3, .4])[2]["video"], Clips(folder, jitter=(.1, .2, .3, .4))[2]["video"])
+    assert torch.equal(Clips(folder, split="test", jitter=(.1, .2, .3, .4))[2]["video"], Clips(folder, split="test")[2]["video"])
+    assert shares([.1, .2, .3, .4]) == [.1, .2, .3, .4] and Clips(folder, jitter=(.1, .2, .3, .4)).asked["jitter"] == [.1, .2, .3, .4]
 
 
 # --- windows ---
@@ -188,6 +220,27 @@ def test_splits_do_not_mix(folder, tmp_path):
     (tmp_path / "test").rmdir()
     with pytest.raises(FileNotFoundError, match="none named 'test'"):
         Clips(tmp_path, split="test")
+
+
+def test_a_class_called_train(tmp_path):
+    "Classes bus, car and train are not a training set of trains; a third split, papers and packs beside a split are nothing to ask about."
+    touch(tmp_path / "a", "bus/1.mp4", "car/deep/er/1.mp4", "Train/1.mp4", "walk/1.png", "walk/2.png")
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match="a' holds a folder 'Train', and films beside it, in 'bus', 'car', 'walk': if 'Train' is a class like these, rename it; if it is a split, name '.*a/Train' itself"):
+            half(tmp_path / "a", split)
+    assert Clips(tmp_path / "a/Train").files == ["1.mp4"]
+    touch(tmp_path / "b", "train/1.mp4", "val/1.mp4", "Validation/1.mp4", "dev/1.mp4", "valid/1.mp4", "papers/a.pdf", "papers/cover.png", ".old/1.mp4", "loose.txt")
+    assert half(tmp_path / "b", "train") == tmp_path / "b/train"
+    touch(tmp_path / "c", "train/1.mp4", "test/1.mp4", "bus/1.mp4")
+    assert half(tmp_path / "c", "test") == tmp_path / "c/test"
+    touch(tmp_path / "d", "train/pack.json", "films/1.mp4")
+    assert half(tmp_path / "d", "train") == tmp_path / "d/train"
+    touch(tmp_path / "e", "train/1.mp4", *(f"huge/{k}.txt" for k in range(3000)))
+    (tmp_path / "e/huge/back").symlink_to(tmp_path / "e/huge")
+    looks, scandir = [], os.scandir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", lambda path: looks.append(path) or scandir(path))
+        assert half(tmp_path / "e", "train") == tmp_path / "e/train" and len(looks) < 5
 
 
 class Takes(Clips):
@@ -320,6 +373,102 @@ def test_skip(folder, tmp_path, capsys):
         Clips(tmp_path, split="test").batch(range(4))
 
 
+@pytest.fixture()
+def torn(tmp_path) -> Path:
+    "Six films, of which two cannot be read."
+    for k in range(6):
+        write(tmp_path / f"torn/{k}.mp4", pixels(k))
+    for k in (1, 4):
+        (tmp_path / f"torn/{k}.mp4").write_bytes((tmp_path / f"torn/{k}.mp4").read_bytes()[:200])
+    return tmp_path / "torn"
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["fresh", "after a skip of the main process"])
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_each_process_tells_what_it_skipped(torn, capfd, start, before):
+    "Two workers meet one broken film each, and the main process tells what it met itself, once."
+    clips = Clips(torn, split="test", on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if before:
+            clips[1]
+        got = list(DataLoader(clips, batch_size=3, sampler=range(6), num_workers=2, multiprocessing_context=start, timeout=120))
+        assert [f for b in got for f in b["file"]] == ["0.mp4", "2.mp4", "2.mp4", "3.mp4", "5.mp4", "5.mp4"]
+    gc.collect()
+    told = capfd.readouterr().err
+    assert told.count("1 of 6 films were skipped:") == 2 and "2 of 6" not in told, told
+    reports = told.split("1 of 6 films were skipped:")[1:]
+    assert sorted(name for report in reports for name in ("1.mp4", "4.mp4") if name in report.splitlines()[1]) == ["1.mp4", "4.mp4"]
+    assert list(clips.skipped) == [1] * before
+    del clips
+    gc.collect()
+    assert capfd.readouterr().err.count("1 of 6 films were skipped:") == before
+
+
+def test_a_copy_tells_for_itself(torn, capsys):
+    clips = Clips(torn, split="test", on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clips[1]
+        away = pickle.loads(pickle.dumps(clips))
+        assert away.skipped == {} and list(clips.skipped) == [1]
+        away[4]
+        assert list(away.skipped) == [4]
+    both = {"4.mp4": away, "1.mp4": clips}
+    del away, clips
+    for name in ("4.mp4", "1.mp4"):
+        capsys.readouterr()
+        both.pop(name)
+        gc.collect()
+        told = capsys.readouterr().err
+        assert told.startswith("1 of 6 films were skipped:") and name in told and told.count("cannot read") == 1
+
+
+SKIPPING = "import sys; from lamd_nb.data.clips import Clips; clips = Clips(sys.argv[1], split='test', on_error='skip'); clips.batch(range(6)); clips.batch(range(6))"
+
+
+def test_what_a_shell_shows(torn):
+    "A line for each film when it is met, without a place in our code; and all of them at the end."
+    done = subprocess.run([sys.executable, "-c", SKIPPING, torn], capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and len(lines) == 5 and lines[2] == "2 of 6 films were skipped:"
+    for line, name in zip(lines[:2], ("1.mp4", "4.mp4")):
+        assert line.startswith("<lamd_nb>:0: UserWarning: skipped: cannot read '") and name in line
+
+
+def test_nothing_left_for_a_copy(tmp_path):
+    "Counted elsewhere, and nothing was found: a sentence, too."
+    write(tmp_path / "short.mp4", pixels(0, 9))
+    clips = Clips(tmp_path, on_error="skip", window="every")
+    with pytest.warns(UserWarning, match="has 9 frames"):
+        assert len(clips) == 0
+    with pytest.raises(ValueError, match="none of the 1 films in .* can be used: they were skipped when they were counted"):
+        pickle.loads(pickle.dumps(clips))[0]
+    clips.skipped.clear()
+
+
+class Partly(Clips):
+    "A benchmark in which one file is no list of films."
+
+    def find(self, root):
+        self.broken["c.tar"] = f"cannot read '{root}/c.tar': it is empty"
+        return super().find(root)
+
+
+def test_files_that_could_not_be_listed(folder, tmp_path, capsys):
+    assert Clips(folder).broken == {}
+    for split in ("train", "test"):
+        write(tmp_path / split / "a.mp4", pixels(0))
+    clips = Partly(tmp_path)
+    assert clips.broken == {"c.tar": f"cannot read '{tmp_path}/train/c.tar': it is empty"}, "not those of the other split"
+    assert pickle.loads(pickle.dumps(clips)).broken == clips.broken
+    gc.collect()
+    assert not capsys.readouterr().err, "a copy tells only what it skipped"
+    del clips
+    gc.collect()
+    assert capsys.readouterr().err == f"1 of the files could not be listed:\n  cannot read '{tmp_path}/train/c.tar': it is empty\n"
+
+
 def test_nothing_left(tmp_path):
     write(tmp_path / "short.mp4", pixels(0, 9))
     clips = Clips(tmp_path, on_error="skip")
@@ -332,7 +481,8 @@ def test_nothing_left(tmp_path):
 @pytest.mark.parametrize("options, says", [
     (dict(split="valid"), "known: train, test"), (dict(window="last"), "known: random_start, first"), (dict(fit="stretch"), "known: crop, squeeze"),
     (dict(on_error="ignore"), "known: raise, skip"), (dict(size=0), "size is 0"), (dict(frames=0), "frames is 0"), (dict(stride=0), "stride is 0"),
-    (dict(fps=0), "fps is 0"), (dict(fps=float("nan")), "fps is nan"), (dict(jitter=2), "jitter is 2")])
+    (dict(fps=0), "fps is 0"), (dict(fps=float("nan")), "fps is nan"), (dict(jitter=2), "jitter is 2, but must be one share from 0 to 1, or four"), (dict(jitter=-.1), "jitter is -0.1"), (dict(jitter=float("nan")), "jitter is nan"),
+    (dict(jitter=(.1, .1, .1)), r"jitter is \[0.1, 0.1, 0.1\], but must be one"), (dict(jitter=(.1, .1, .1, .6)), "of the hue from 0 to 0.5"), (dict(jitter="much"), "jitter is much")])
 def test_bad_options(folder, options, says):
     with pytest.raises(ValueError, match=says):
         Clips(folder, **options)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from footage import pixels, write
 from PIL import Image
+from test_bair import record
 
 from lamd_nb import cli
 from lamd_nb.data.clips import Clips
+from lamd_nb.data.records import write_records
 from lamd_nb.data.sources import open_data
 
 
@@ -48,10 +50,39 @@ def test_check_a_benchmark(tmp_path):
             (tmp_path / "subjects3" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(x).save(tmp_path / f"subjects3/{name}/img_{t:04d}.jpg")
     said = lamd_data("check", f"mug:{tmp_path}")
-    for part in ("1 of 465", "2 of 466", "1 of 26", "1 of 7: anger, disgust", "MUG has 465 train films, but"):
+    for part in ("1 of 465", "2 of 466", "1 of 26", "1 of 7: anger", "464 of 465 films", "the index of each film; --decode"):
         assert part in said
     (tmp_path / "subjects3/001/fear/take002/img_0003.jpg").write_bytes(b"")
     assert "1 film is broken" in lamd_data("check", f"mug:{tmp_path}", "--decode", status=1)
+
+
+def test_check_names_what_is_damaged(films, tmp_path):
+    "A table all the same: half a download, a film that is cut off but opens, a folder called a film, a misprint."
+    (tmp_path / "bair/train").mkdir(parents=True)
+    for k in range(2):
+        write_records(tmp_path / f"bair/train/traj_{256 * (k + 1)}_to_{256 * (k + 1) + 255}.tfrecords", [record(pixels(k, 30))] * 3)
+    cut = tmp_path / "bair/train/traj_512_to_767.tfrecords"
+    os.truncate(cut, cut.stat().st_size // 2)
+    said = lamd_data("check", f"bair:{tmp_path}/bair", status=1)
+    for part in ("| films | 4 of 43,264 |", "| files | 2 of 169 |", "| frames | 120 of 1,297,920 |", "traj_512_to_767.tfrecords", "1 film is broken"):
+        assert part in said
+    write(tmp_path / "films/whole.mkv", pixels(0, 40), "mpeg4", "yuv420p")
+    whole = (tmp_path / "films/whole.mkv").read_bytes()
+    assert "| broken or too short | 0 |" in lamd_data("check", tmp_path / "films")
+    (tmp_path / "films/whole.mkv").write_bytes(whole[:len(whole) * 3 // 4])
+    (tmp_path / "films/empty.mp4").mkdir()
+    said = lamd_data("check", tmp_path / "films", "--frames", 4, status=1)
+    assert "2 films are broken" in said and "there is no picture in" in said
+
+
+def test_skipping_is_told_in_a_line(films, tmp_path):
+    for k in range(2):
+        write(tmp_path / f"films/{k}.mp4", pixels(k, 20))
+    (tmp_path / "films/2.mp4").write_bytes(b"nothing")
+    for word in ("pack", "shard"):
+        said = lamd_data(word, tmp_path / "films", tmp_path / word, "--skip")
+        assert f"lamd_data {word}: skipped: cannot read '{tmp_path}/films/2.mp4'" in said and "2 films" in said and "1 left out (films that were left out" in said
+        assert "cannot read" in lamd_data(word, tmp_path / "films", tmp_path / f"{word}2", status=1)
 
 
 def test_show(films, tmp_path):

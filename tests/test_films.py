@@ -13,7 +13,7 @@ import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from footage import pixels, real, whole, write
+from footage import pixels, real, touch, whole, write
 from PIL import Image
 
 from lamd_nb.data import films
@@ -62,6 +62,19 @@ def test_frame_by_frame(tmp_path, name, codec, pix_fmt, options, times):
         assert np.array_equal(np.stack(list(film.read(numbers))), want[numbers])
     even = np.arange(100) * (.04 if name[-3:] != "gif" else .04)
     assert np.allclose(film.times, even if times is None else (times - times[0]) / 1000, atol=.002)
+    assert abs(film.promised - 100) <= 1
+
+
+@pytest.mark.parametrize("name, codec, pix_fmt", [
+    ("a.mp4", "libx264", "yuv444p"), ("c.avi", "mpeg4", "yuv420p"), ("d.mkv", "ffv1", "yuv444p"), ("e.mkv", "ffv1", "gray"),
+    ("f.webm", "libvpx", "yuv420p"), ("g.webm", "libvpx-vp9", "yuv420p"), ("h.avi", "mjpeg", "yuvj420p"), ("i.avi", "rawvideo", "yuv420p"), ("j.gif", "gif", "rgb8")])
+def test_odd_sizes(tmp_path, name, codec, pix_fmt):
+    "47 rows of 63 pixels (H.264 allows that in 4:4:4 only): nothing is rounded, shifted or lost at the edges."
+    x = pixels(2, 12)[:, :47, :63]
+    path = write(tmp_path / name, x, codec, pix_fmt)
+    want = whole(path)
+    assert want.shape == (12, 47, 63, 3) and np.array_equal(read(path), want) and np.array_equal(read(path, [3, 8]), want[[3, 8]])
+    assert codec != "ffv1" or pix_fmt == "gray" or np.abs(want.astype(int) - x).max() < 8
 
 
 def test_gif_as_pillow_reads_it(tmp_path):
@@ -167,21 +180,15 @@ def test_real_pictures(layout):
 
 # --- finding ---
 
-def touch(root: Path, *names: str):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
 def test_names(tmp_path):
-    "Odd names are sorted without a stumble; folders called x.mp4, hidden files, pipes and covers are no films; a dead link is one."
+    "Odd names are sorted without a stumble; hidden files, pipes and covers are no films; a dead link is one, and so is a folder x.mp4 without a film."
     touch(tmp_path, "b/10.mp4", "b/9.mp4", "b/²x.mp4", "A.GIF", "é 3.mkv", ".hidden.mp4", ".git/x.mp4", "x.txt", "cover.jpg",
           "walk/1.png", "walk/2.png", "one/1.webp", "b/thumb.png", "deep/cover.png", "deep/er/1.jpg")
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "dead.mp4").symlink_to("nowhere.mp4")
     (tmp_path / "b/back").symlink_to(tmp_path)
-    assert find_films(tmp_path) == ["A.GIF", "b/9.mp4", "b/10.mp4", "b/²x.mp4", "dead.mp4", "deep/er", "one", "walk", "é 3.mkv"]
+    assert find_films(tmp_path) == ["A.GIF", "b/9.mp4", "b/10.mp4", "b/²x.mp4", "dead.mp4", "deep/er", "folder.mp4", "one", "walk", "é 3.mkv"]
     assert find_films(tmp_path / "walk") == ["."] and len(Stills(tmp_path / "walk" / ".")) == 2
     with pytest.raises(ValueError, match="dead.mp4': No such file"):
         open_film(tmp_path / "dead.mp4")
@@ -190,11 +197,26 @@ def test_names(tmp_path):
 def test_nothing_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         find_films(tmp_path / "no")
-    touch(tmp_path, "x.txt", "only.mp4/x.txt")
-    with pytest.raises(FileNotFoundError, match="no film in .* looked for .mp4 .*; 'only.mp4' is a folder"):
+    touch(tmp_path, "x.txt", "other/x.txt")
+    with pytest.raises(FileNotFoundError, match="no film in .* looked for .mp4 "):
         find_films(tmp_path)
     with pytest.raises(NotADirectoryError, match="x.txt' is a file"):
         find_films(tmp_path / "x.txt")
+
+
+def test_folders_named_like_videos(tmp_path):
+    "A folder x.mp4 of pictures is a film, one with films in it a folder, and one with neither is listed, so that opening it can say so."
+    touch(tmp_path, "hollow.mp4/x.txt", "deep.avi/er.MKV/x.txt", "stills.mp4/1.png", "stills.mp4/2.png", "box.mov/a.mp4", "tree.gif/walk/1.png", "tree.gif/walk/2.png", "plain/x.txt", ".away.mp4/x.txt")
+    assert find_films(tmp_path) == ["box.mov/a.mp4", "deep.avi/er.MKV", "hollow.mp4", "stills.mp4", "tree.gif/walk"]
+    for name in ("hollow.mp4", "deep.avi/er.MKV"):
+        with pytest.raises(ValueError, match=f"there is no picture in '.*{name}': looked for"):
+            open_film(tmp_path / name)
+    assert len(open_film(tmp_path / "stills.mp4")) == 2
+    assert find_films(tmp_path / "hollow.mp4" / "..") == find_films(tmp_path)
+    shutil.rmtree(tmp_path / "stills.mp4")
+    for name in ("box.mov/a.mp4", "tree.gif/walk/1.png", "tree.gif/walk/2.png"):
+        (tmp_path / name).unlink()
+    assert find_films(tmp_path) == ["box.mov", "deep.avi/er.MKV", "hollow.mp4", "tree.gif"]
 
 
 def linked(root: Path, n: int) -> Path:
@@ -325,7 +347,7 @@ def test_200_damaged_files(tmp_path):
     right = {path: read(path) for path in healthy}
     done = damage(tmp_path / "bad", healthy)
     assert len(done) == 200
-    assert set(find_films(tmp_path / "bad")) == {name for name, (what, _) in done.items() if what != "folder"}
+    assert set(find_films(tmp_path / "bad")) == set(done)
     tally = {}
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
         for name, (what, origin) in done.items():
@@ -345,6 +367,51 @@ def test_200_damaged_files(tmp_path):
             assert got.reshape(len(got), -1).max(1).min() > 100, f"{name} ({what}) has a black frame"
     share = {what: states.count("named") / len(states) for what, states in tally.items()}
     assert share["empty"] == share["no film"] == share["folder"] == 1 and share["cut"] > .6 and share["flipped"] > .4, share
+
+
+CUT = [("a.mp4", "libx264", "yuv420p", {"g": "12", "bf": "2"}, None), ("b.mkv", "ffv1", "yuv444p", {}, None), ("c.mkv", "libx264", "yuv420p", {"bf": "3"}, UNEVEN),
+       ("d.avi", "libx264", "yuv420p", {"bf": "2"}, None), ("e.avi", "mpeg4", "yuv420p", {}, None), ("f.avi", "mjpeg", "yuvj420p", {}, None), ("g.webm", "libvpx", "yuv420p", {}, None)]
+
+
+@pytest.mark.parametrize("name, codec, pix_fmt, options, times", CUT, ids=[k[0] for k in CUT])
+def test_what_was_promised(tmp_path, name, codec, pix_fmt, options, times):
+    "A film that lost its end says so, or its header knows of more frames than come; a whole one keeps its promise."
+    x = np.concatenate([pixels(k, 25) for k in range(4)])
+    path = write(tmp_path / name, x, codec, pix_fmt, times, box={"movflags": "faststart"} if name[-3:] == "mp4" else {}, **options)
+    assert len(Video(path)) == 100 and abs(Video(path).promised - 100) <= 1
+    data, short = path.read_bytes(), tmp_path / f"short_{name}"
+    with av.open(str(path)) as box:
+        places = sorted(p.pos for p in box.demux(video=0) if p.size)
+    short.write_bytes(data[:places[60]])           # between two packets: nothing looks torn
+    assert len(Video(short)) in (59, 60) and 95 < Video(short).promised < 105
+    short.write_bytes(data[:len(data) * 6 // 10])
+    try:
+        assert len(Video(short)) < Video(short).promised - 1 > 90
+    except ValueError as error:
+        assert "breaks off within frame" in str(error)
+
+
+def test_promises_that_mean_something_else(tmp_path):
+    "Frames that an edit cut away were not promised; longer sound beside the pictures, or a header that says nothing, promises nothing."
+    path = write(tmp_path / "a.mp4", pixels(0), g="24", bf="0")
+    data = path.read_bytes()
+    at, media = data.index(b"elst") + 4, int.from_bytes(data[data.index(b"mdhd") + 16: data.index(b"mdhd") + 20], "big") // 25
+    path.write_bytes(data[:at + 12] + (6 * media).to_bytes(4, "big") + data[at + 16:])
+    assert len(Video(path)) < 24 and abs(Video(path).promised - len(Video(path))) <= 1
+    assert Video(write(tmp_path / "live.mkv", pixels(0), box={"live": "1"})).promised == 0
+    one = Video(write(tmp_path / "one.mkv", pixels(0)[:1], "ffv1"))
+    assert len(one) == one.promised == 1
+    with av.open(str(tmp_path / "loud.mkv"), "w") as box:
+        track, sound = box.add_stream("ffv1", rate=25), box.add_stream("pcm_s16le", rate=8000)
+        track.width, track.height, track.pix_fmt = 64, 64, "yuv444p"
+        for x in pixels(0):
+            box.mux(track.encode(av.VideoFrame.from_ndarray(x, "rgb24")))
+        box.mux(track.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * 5), np.int16), "s16", "mono")
+        frame.rate = 8000
+        box.mux(sound.encode(frame))
+        box.mux(sound.encode())
+    assert len(Video(tmp_path / "loud.mkv")) == 24 and Video(tmp_path / "loud.mkv").promised in (0, 24, 25)
 
 
 def test_vanished(tmp_path):

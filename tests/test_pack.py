@@ -110,7 +110,7 @@ def test_two_at_a_time(films, tmp_path):
             pack(Clips(films, 32), tmp_path / "out")
 
 
-OPTIONS = [dict(), dict(flip=True, jitter=.3, seed=4), dict(window="very_random", frames=9), dict(split="test", window="every", frames=5),
+OPTIONS = [dict(), dict(flip=True, jitter=.3, seed=4), dict(jitter=(.1, .2, .3, .4), frames=5), dict(flip=True, jitter=[0, 0, 0, .5], split="test"), dict(window="very_random", frames=9), dict(split="test", window="every", frames=5),
            dict(fps=12, frames=6), dict(stride=2, frames=8), dict(window="uniform", frames=40)]
 
 
@@ -229,6 +229,51 @@ def test_films_that_cannot_be_packed(films, tmp_path):
         patient = Packed(tmp_path / "out", frames=20, split="test", on_error="skip")
         assert patient.batch(range(5))["file"] == ["a/0.mp4", "a/4.mp4", "b/1.mp4", "b/3.mp4", "a/0.mp4"]
         patient.skipped.clear()
+
+
+def test_four_shares_of_light_travel_with_a_pack(films, tmp_path):
+    "A tuple comes back from JSON as a list: the pack goes on, is found done, and its clips are those of the films."
+    clips = Clips(films, 32, jitter=(.1, .2, .3, .4))
+    facts = pack(clips, tmp_path / "out")
+    assert facts["asked"]["jitter"] == [.1, .2, .3, .4] and pack(Clips(films, 32, jitter=[.1, .2, .3, .4]), tmp_path / "out") == facts == pack_facts(tmp_path / "out")
+    ours = Packed(tmp_path / "out")
+    same(ours.batch(range(7)), clips.batch(range(7)))
+    same(ours[3], clips[3])
+    assert not torch.equal(ours[3]["video"], Packed(tmp_path / "out", jitter=0)[3]["video"])
+    with pytest.raises(ValueError, match="packed with asked"):
+        pack(Clips(films, 32, jitter=(.1, .2, .3, .5)), tmp_path / "out")
+
+
+def test_a_film_left_out_stays_out(films, tmp_path):
+    "Mended later it is not tried, and that is said: in the facts, and in a line for each film."
+    shutil.copytree(films, tmp_path / "src")
+    mended = (tmp_path / "src/a/2.mp4").read_bytes()
+    (tmp_path / "src/a/2.mp4").write_bytes(mended[:2000])
+    run = [sys.executable, "-c", PACKING.replace("32)", "32, on_error='skip')"), tmp_path / "src", tmp_path / "out"]
+    first = subprocess.run(run, capture_output=True, text=True)
+    (tmp_path / "src/a/2.mp4").write_bytes(mended)
+    again = subprocess.run(run, capture_output=True, text=True)
+    assert first.returncode == again.returncode == 0
+    for done, more in ((first, ""), (again, " (left out before, and not tried again)")):
+        line, head, at_the_end = done.stderr.splitlines()
+        assert line.startswith("<lamd_nb>:0: UserWarning: skipped: cannot read '") and "2.mp4" in line and line.endswith(more)
+        assert head == "1 of 6 films were skipped:" and at_the_end.strip() in line
+    facts = pack(Clips(tmp_path / "src", 32), tmp_path / "out")
+    assert facts == pack_facts(tmp_path / "out") and facts["skipped"] == 1 and "pack into a new folder" in facts["note"]
+    assert "note" not in pack(Clips(tmp_path / "src", 32), tmp_path / "new") and Packed(tmp_path / "new").files == Clips(films).files
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_tell_what_they_skipped(packed, capfd, start):
+    "A pack inherits the telling."
+    clips = Packed(packed, frames=21, split="test", on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = DataLoader(clips, batch_size=3, sampler=range(6), num_workers=2, multiprocessing_context=start, timeout=120)
+        assert [f for b in loader for f in b["file"]] == ["a/0.mp4", "a/2.mp4", "b/1.mp4", "b/1.mp4", "b/3.mp4", "a/0.mp4"]
+    told = capfd.readouterr().err
+    assert told.count("1 of 6 films were skipped:") == 2 and told.count(f"\n  '{packed}/a/4.mp4' has 20 frames") == told.count(f"\n  '{packed}/b/5.mp4' has 19 frames") == 1, told
+    assert not clips.skipped
 
 
 @pytest.mark.parametrize("broken", [[1], [1, 2], [0, 3], [3]])

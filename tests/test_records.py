@@ -1,10 +1,11 @@
-"""TFRecord: real records, read a second time by looking for the names among the bytes."""
+"""TFRecord: real records, read a second time by looking for the names among the bytes; records of our own, framed by the rules of the format alone."""
 from pathlib import Path
 
 import numpy as np
 import pytest
+from footage import crc32c, framed
 
-from lamd_nb.data.records import find_records, parse_example
+from lamd_nb.data.records import find_records, parse_example, write_records
 
 FIXTURES = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fixtures" / "bair_tfrecord"
 
@@ -27,3 +28,34 @@ def test_real_robot():
                     at = payload.index(b"\x0a" + bytes([len(name)]) + name)     # tag and length stand before a name
                     after = payload[at + 2 + len(name):][:12 + 64 * 64 * 3]      # ... and tags and lengths before the picture
                     assert bytes(said[name.decode()][0]) in after and len(said[name.decode()][0]) == 64 * 64 * 3
+
+
+def test_written_by_the_rules_alone(tmp_path):
+    "Reader and writer against records that neither of them made."
+    assert crc32c(b"123456789") == 0xE3069283 and crc32c(bytes(32)) == 0x8A9136AA
+    payloads = [b"", b"one", bytes(range(256)) * 5]
+    raw = b"".join(map(framed, payloads))
+    data = np.frombuffer(raw, np.uint8)
+    assert [raw[a:a + n] for a, n in find_records(data, payloads=True)] == payloads
+    write_records(tmp_path / "three", payloads)
+    assert (tmp_path / "three").read_bytes() == raw
+
+
+def test_example_from_bytes_by_hand():
+    "Every byte of a small message as the wire format has it: name a, bytes 'hi'; name b, whole numbers 1 and 300; name c, the float 1."
+    a = "0a0b" "0a0161" "1206" "0a04" "0a026869"
+    b = "0a0c" "0a0162" "1207" "1a05" "0a0301ac02"
+    c = "0a0d" "0a0163" "1208" "1206" "0a040000803f"
+    whole = bytes.fromhex(a + b + c)
+    said = parse_example(bytes([0x0A, len(whole)]) + whole)
+    assert list(map(bytes, said["a"])) == [b"hi"] and said["b"].tolist() == [1, 300] and said["c"].tolist() == [1.0]
+
+
+def test_what_stands_before_the_damage():
+    "Cut or flipped anywhere in the third record: two are left, and one sentence."
+    raw = b"".join(map(framed, (b"one", b"two", b"three")))
+    for bad in (raw[:-1], raw[:40], raw[:38] + b"!" + raw[39:], raw[:-6] + b"!" + raw[-5:]):
+        lost = []
+        assert len(find_records(np.frombuffer(bad, np.uint8), "x", payloads=True, lost=lost)) == 2 and len(lost) == 1 and "record 2" in lost[0]
+        with pytest.raises(ValueError, match="record 2"):
+            find_records(np.frombuffer(bad, np.uint8), "x", payloads=True)

@@ -4,6 +4,7 @@ import http.server
 import json
 import shutil
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lamd_nb.data.clips import Clips
 from lamd_nb.data.pack import Packed, pack
 from lamd_nb.data.shards import Shards, pieces, shard
 from lamd_nb.data.sources import open_data
+from lamd_nb.streams import stream
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def test_pieces_cover_films(piece):
         assert n < piece or all(piece <= b - a < 2 * piece for a, b in mine)
 
 
-@pytest.mark.parametrize("options", [dict(), dict(flip=True, jitter=.3), dict(window="very_random", seed=3), dict(split="test"), dict(stride=2, frames=8), dict(fps=12, frames=6)])
+@pytest.mark.parametrize("options", [dict(), dict(flip=True, jitter=.3), dict(jitter=(.1, .2, .3, .4)), dict(window="very_random", seed=3), dict(split="test"), dict(stride=2, frames=8), dict(fps=12, frames=6)])
 def test_clips_are_those_of_the_films(home, options):
     "A pack of the pieces, made by hand, gives the same clips."
     shards = Shards(home / "shards", **options)
@@ -117,16 +119,19 @@ def test_two_processes(home, tmp_path):
     assert a and b and sorted(a + b) == sorted(Shards(home / "shards").files)
 
 
-class Batches:
-    "Each worker process reads its own part."
-    def __init__(self, shards): self.shards = shards
-    def __len__(self): return 2
-    def __getitem__(self, n): return self.shards.part(n, 2).batch(range(len(self.shards.part(n, 2))))["file"]
-
-
-def test_worker_processes(home):
-    names = [f for part in DataLoader(Batches(Shards(home / "shards")), batch_size=None, num_workers=2, multiprocessing_context="spawn") for f in part]
-    assert sorted(names) == sorted(Shards(home / "shards").files)
+def test_worker_processes(home, monkeypatch):
+    "A stream in a loader deals the shards out to its workers, and to the processes that torchrun has started."
+    def epoch(workers):
+        loader = iter(DataLoader(stream(Shards(home / "shards"), 1), batch_size=None, num_workers=workers, multiprocessing_context="spawn"))
+        shares = [len(Shards(home / "shards").part(n, 2)) for n in range(2)]
+        return [next(loader)["file"][0] for _ in range(2 * max(shares))], shares
+    names, shares = epoch(2)
+    seen = [names[n::2][:share] for n, share in enumerate(shares)]     # a loader asks its workers by turns
+    assert sorted(seen[0] + seen[1]) == sorted(Shards(home / "shards").files)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    mine = Shards(home / "shards").part(1, 2)
+    assert next(iter(stream(Shards(home / "shards"), len(mine))))["file"] == mine.batch(stream(mine, len(mine)).index(0))["file"]
 
 
 @pytest.mark.parametrize("left", ["nothing", "a part", "one tar", "all but the end"])
@@ -146,6 +151,84 @@ def test_interrupted(home, tmp_path, left):
             Shards(out)
     shard(Clips(home / "films"), out, megabytes=.8, piece=20)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == want
+
+
+@pytest.fixture()
+def ill(home, tmp_path) -> Path:
+    "The films, of which one is no film, one is too short, and one breaks off within."
+    shutil.copytree(home / "films", tmp_path / "ill")
+    (tmp_path / "ill/b/1.mp4").write_bytes(b"no film")
+    write(tmp_path / "ill/a/2.mp4", pixels(2, 9))
+    film = bytearray((tmp_path / "ill/b/5.mp4").read_bytes())
+    at = film.index(b"mdat") + 4
+    film[at + 3000:at + 3400] = bytes(400)
+    (tmp_path / "ill/b/5.mp4").write_bytes(film)
+    return tmp_path / "ill"
+
+
+def patiently(*args, **options) -> tuple:
+    "What `shard` says, and what it warns of."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        facts = shard(*args, **options)
+    return facts, [str(w.message) for w in said]
+
+
+def test_films_that_cannot_be_used(home, ill, tmp_path):
+    "Left out, told and noted, as by `pack`; the rest is cut as if they had never been; and without `skip` they are errors as before."
+    with pytest.raises(ValueError, match="2.mp4' has 9 frames|cannot read '.*1.mp4'"):
+        shard(Clips(ill), tmp_path / "out", megabytes=.8, piece=20)
+    assert not (tmp_path / "out").exists()
+    clips = Clips(ill, on_error="skip")
+    facts, said = patiently(clips, tmp_path / "out", megabytes=.8, piece=20)
+    bad = ["a/2.mp4", "b/1.mp4", "b/5.mp4"]
+    assert facts["skipped"] == 3 and list(facts["left_out"]) == bad and "new folder" in facts["note"] and facts["films"] == 7
+    assert len(said) == 3 and all(line.startswith("skipped: ") and name in line for line, name in zip(said, bad))
+    assert [clips.files[i] for i in clips.skipped] == bad
+    shards = Shards(tmp_path / "out")
+    assert {name.rpartition("#")[0] for name in shards.files} == {*clips.files} - {*bad} and not shards.damaged() and len(shards) == sum(facts["shards"])
+    assert shards.classes == ["a", "b"] and shards.batch(range(9))["video"].isfinite().all()
+    first = shards.files.index("a/6.mp4#0")
+    whole = Clips(home / "films")
+    film = whole.film(whole.files.index("a/6.mp4"))
+    assert np.array_equal(shards.open(first).x.transpose(0, 2, 3, 1), np.stack(list(film.read(range(len(shards.open(first)))))))
+    healthy = shard(Clips(home / "films"), tmp_path / "all", megabytes=.8, piece=20)
+    assert healthy["skipped"] == 0 and "note" not in healthy and "left_out" not in healthy
+    for clips in (clips, whole):
+        clips.skipped.clear()
+
+
+def test_left_out_for_good(home, ill, tmp_path, monkeypatch):
+    "A second call looks up what the first has found, tells it, and decodes no film to find it again; mended films need a new folder."
+    facts, _ = patiently(Clips(ill, on_error="skip"), tmp_path / "out", megabytes=.8, piece=20)
+    want = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/000001.tar").unlink()
+    (tmp_path / "out/pack.json").write_text(json.dumps({k: v for k, v in facts.items() if k not in ("note", "skipped")} | {"done": False}))
+    for name in facts["left_out"]:
+        shutil.copy(home / "films" / name, ill / name)
+    monkeypatch.setattr("lamd_nb.data.shards._trouble", lambda *_: pytest.fail("films were looked through again"))
+    again, said = patiently(Clips(ill, on_error="skip"), tmp_path / "out", megabytes=.8, piece=20)
+    assert again == facts and len(said) == 3 and {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == want
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="was packed with shards .*name another folder"):
+        shard(Clips(ill), tmp_path / "out", megabytes=.8, piece=20)
+    assert shard(Clips(ill), tmp_path / "new", megabytes=.8, piece=20)["skipped"] == 0
+
+
+def test_a_patient_call_goes_on_where_a_strict_one_began(home, tmp_path):
+    shutil.copytree(home / "shards", tmp_path / "out")
+    (tmp_path / "out/000001.tar").unlink()
+    facts, said = patiently(Clips(home / "films", on_error="skip"), tmp_path / "out", megabytes=.8, piece=20)
+    assert facts["skipped"] == 0 and not said
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == {p.name: p.read_bytes() for p in (home / "shards").iterdir()}
+
+
+def test_nothing_to_cut(tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/1.mp4").write_bytes(b"no film")
+    with pytest.raises(ValueError, match="none of the 1 films in .* can be used: cannot read"):
+        patiently(Clips(tmp_path / "films", on_error="skip"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_pack_can_be_sharded(home, tmp_path):

@@ -23,16 +23,33 @@ def test_words(tmp_path):
     assert isinstance(shapes, Mixture) and [w.rotating for w in shapes.worlds] == [6, 6]
 
 
-@pytest.mark.parametrize("word", ["worlds:shape", "nowhere", "folder:nowhere", "folder:"])
-def test_misspelt(tmp_path, monkeypatch, word):
+@pytest.mark.parametrize("word, says", [
+    ("worlds:shape", "unknown world 'shape'; known: shapes, arm"),
+    ("nowhere", "data is 'nowhere', but no such folder is there: name a folder of films.*bair, sky, natops, mug, cater"),
+    ("folder:nowhere", "data is 'folder:nowhere', but no such folder is there"),
+    ("nowhere?fps=8", r"data is 'nowhere\?fps=8', but no such folder is there"),
+    ("folder:", "data is 'folder:', which names no folder"),
+    ("", "data is '', which names no folder"),
+    ("films?speeed=1", "unknown rule 'speeed'; known for Clips: stride, window"),
+    ("films?fps=fast", "rule 'fps' is 'fast', but must be float"),
+    ("films?flip=1", "rule 'flip' is '1', but must be true or false"),
+    ("films?size=32", "unknown rule 'size'"),
+    ("films?fit=oval", "unknown fit 'oval'"),
+])
+def test_misspelt(tmp_path, monkeypatch, word, says):
     monkeypatch.chdir(tmp_path)
-    if word == "folder:":
-        with pytest.raises((ValueError, FileNotFoundError)):
-            open_data(word)
-    else:
-        says = "unknown world 'shape'; known: shapes, arm" if word.startswith("worlds") else f"data is '{word}', but no such folder is there"
-        with pytest.raises(ValueError, match=says):
-            open_data(word)
+    write(tmp_path / "films/a.mp4", pixels(0))
+    with pytest.raises(ValueError, match=says):
+        open_data(word)
+
+
+def test_rules_behind_a_question_mark(tmp_path):
+    write(tmp_path / "films/a.mp4", pixels(0, 40))
+    for said, options in (("fps=5&flip=True", dict(fps=5, flip=True)), ("window=uniform", dict(window="uniform")), ("stride=2&jitter=.2", dict(stride=2, jitter=.2))):
+        got, want = open_data(f"folder:{tmp_path}/films?{said}", frames=4).worlds[0], Clips(tmp_path / "films", frames=4, **options)
+        assert torch.equal(got.batch(range(3))["video"], want.batch(range(3))["video"])
+    write(tmp_path / "what?a=b/a.mp4", pixels(1))
+    assert len(open_data(f"{tmp_path}/what?a=b", split="test")) == 1, "a folder whose name has a question mark in it"
 
 
 @pytest.mark.parametrize("name", ["arm", "sky", "gestures", "faces"])
@@ -70,7 +87,7 @@ def test_benchmarks_by_name(tmp_path):
             Image.fromarray(x).save(faces / name / f"img_{t:04d}.jpg")
     for word, kind in (("bair", BAIR), ("sky", SkyTimelapse), ("natops", NATOPS), ("mug", MUG), ("cater", CaterGen), ("folder", Clips)):
         assert FOLDERS[word] is kind
-        with pytest.raises(ValueError, match=f"data is '{word}:nowhere', but no such folder is there.*bair, sky, natops, mug, cater"):
+        with pytest.raises(ValueError, match=f"data is '{word}:nowhere', but no such folder is there"):
             open_data(f"{word}:nowhere")
     train, test = (open_data(f"mug:{tmp_path}/mug", 32, 4, split=s) for s in ("train", "test"))
     assert isinstance(test, MUG) and len(test) == 1 and not hasattr(train, "__len__")

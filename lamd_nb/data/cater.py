@@ -103,7 +103,7 @@ def parse(
     while words.left or not events: events.append(_event(words))
     return events
 
-# %% ../../nbs/03h_cater.ipynb #0cd1f4eb
+# %% ../../nbs/03h_cater.ipynb #ee7947af
 class CaterGen(Benchmark):
     "Things that slide, turn, and are put over each other, as a sentence says."
     protocol = dict(train=dict(size=128, frames=10, fit='squeeze', window='paced'), test=dict(size=128, frames=10, fit='squeeze', window='paced'))
@@ -121,14 +121,15 @@ class CaterGen(Benchmark):
         if self.version == 1: self.counts = {} # nobody counted them for us
 
     def find(self, root:Path) -> list[str]:
-        entries = read_captions(root/f'{self.split}_{self.kind}.json')
+        entries = read_captions(root/f'{self.split}_{self.kind}.json', self.broken if self.on_error == 'skip' else None)
         self.events = [parse(caption) for name, caption in entries]
         self.captions = [caption.strip() for name, caption in entries]
         return [name for name, caption in entries]
 
-# %% ../../nbs/03h_cater.ipynb #67b6c799
+# %% ../../nbs/03h_cater.ipynb #595e9f84
 def read_captions(
     file:str|Path, # {"0": {"video": "videos/x.avi", "caption": " the cone is ..."}, ...}
+    broken:dict|None=None, # takes what is wrong with an entry, by its number; None: it is an error
 ) -> list[tuple[str, str]]: # (video, caption) in the order of their numbers
     "A list of CATER-GEN, every caption of it checked."
     if not Path(file).exists(): raise FileNotFoundError(f"there is no '{file}', which says what the films show")
@@ -136,10 +137,12 @@ def read_captions(
     except ValueError as e: raise ValueError(f"'{file}' is no JSON: {e}") from None
     try: rows = [(k, said[k]['video'], said[k]['caption']) for k in sorted(said.keys(), key=int)]
     except (LookupError, TypeError, ValueError, AttributeError): raise ValueError(f"'{file}' should map numbers to a 'video' and a 'caption' each") from None
+    wrong = {} if broken is None else broken
     for k, video, caption in rows:
         try: parse(caption)
-        except (ValueError, TypeError) as e: raise ValueError(f"'{file}', entry {k}: {e}") from None
-    return [row[1:] for row in rows]
+        except (ValueError, TypeError) as e: wrong[f'{Path(file).name}#{k}'] = f"'{file}', entry {k}: {e}"
+    if wrong and broken is None: raise ValueError(next(iter(wrong.values())))
+    return [(video, caption) for k, video, caption in rows if f'{Path(file).name}#{k}' not in wrong]
 
 @patch(as_prop=True)
 def version(self:CaterGen) -> int: # 1 or 2

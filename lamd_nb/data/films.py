@@ -33,7 +33,7 @@ def natural(
     "A name cut into text and numbers."
     return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split('([0-9]+)', name))]
 
-# %% ../../nbs/03_films.ipynb #d4cdebca
+# %% ../../nbs/03_films.ipynb #9db82cf3
 def _visit(root, here):
     "What one folder holds: films and folders, as names below root."
     films, folders, pictures = [], [], 0
@@ -47,6 +47,17 @@ def _visit(root, here):
     if pictures > bool(folders) and not films: films.append(here or '.')
     return films, folders
 
+# %% ../../nbs/03_films.ipynb #91e696c7
+def _above(name): return [name[:n] for n, letter in enumerate(name + '/') if letter == '/'] # itself, and the folders it lies in
+
+def _hollow(films, folders):
+    "Folders named like a video in which, however deep, no film lies."
+    named = sorted((f for f in folders if f.lower().endswith(VIDEOS)), key=len, reverse=True)
+    full, hollow = {f for film in films for f in _above(film)} if named else set(), []
+    for f in named:
+        if f not in full: hollow.append(f); full.update(_above(f))
+    return hollow
+
 def _walk(root):
     "All films below root, and for each folder when it last changed (ns)."
     films, changed, seen, todo = [], {}, set(), ['']
@@ -57,20 +68,22 @@ def _walk(root):
         seen.add((at.st_dev, at.st_ino))
         found, folders = _visit(root, here)
         changed[here], films, todo = at.st_mtime_ns, films + found, todo + folders
-    return sorted(films, key=lambda f: (natural(f), f)), changed
+    return sorted(films + _hollow(films, changed), key=lambda f: (natural(f), f)), changed
 
-# %% ../../nbs/03_films.ipynb #527b77be
+# %% ../../nbs/03_films.ipynb #166c0809
 def _shelf(root):
     "The file that remembers the listing of a folder."
     home = os.environ.get('LAMD_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'lamd_nb'
     return Path(home)/f'films-{hashlib.sha1(os.fsencode(root)).hexdigest()[:16]}.json'
+
+def _key(root): return [2, root, *VIDEOS, *PICTURES] # 2: hollow folders are listed too
 
 def _recall(root):
     "The films of a folder as remembered, if no folder in it has changed since; or None."
     try:
         record = json.loads(_shelf(root).read_text())
         same = all(os.stat(os.path.join(root, f)).st_mtime_ns == t for f, t in record['changed'].items())
-        return record['films'] if same and record['key'] == [root, *VIDEOS, *PICTURES] else None
+        return record['films'] if same and record['key'] == _key(root) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError): return None
 
 def _remember(root, films, changed):
@@ -80,12 +93,12 @@ def _remember(root, films, changed):
     try:
         _shelf(root).parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=_shelf(root).parent)
-        with os.fdopen(handle, 'w') as f: json.dump(dict(key=[root, *VIDEOS, *PICTURES], films=films, changed=changed), f)
+        with os.fdopen(handle, 'w') as f: json.dump(dict(key=_key(root), films=films, changed=changed), f)
         os.replace(part, _shelf(root))
     except (OSError, RuntimeError):
         if part and os.path.exists(part): os.unlink(part)
 
-# %% ../../nbs/03_films.ipynb #8e35136b
+# %% ../../nbs/03_films.ipynb #5e6ef55c
 def find_films(
     root:str|Path, # folder
 ) -> list[str]: # names below root in natural order: videos, and folders that directly hold pictures
@@ -96,8 +109,7 @@ def find_films(
     if films := _recall(real): return films
     films, changed = _walk(real)
     if films: _remember(real, films, changed); return films
-    odd = next((f"; '{f}' is a folder, no video" for f in changed if f.lower().endswith(VIDEOS)), '')
-    raise FileNotFoundError(f"no film in '{root}': looked for {' '.join(VIDEOS)} and for folders of {' '.join(PICTURES)}, in its subfolders too{odd}")
+    raise FileNotFoundError(f"no film in '{root}': looked for {' '.join(VIDEOS)} and for folders of {' '.join(PICTURES)}, in its subfolders too")
 
 # %% ../../nbs/03_films.ipynb #da793d30
 def _on_white(x):
@@ -155,18 +167,19 @@ def _opened(file):
             yield box, tracks[0]
     except (av.FFmpegError, ValueError, MemoryError) as e: raise ValueError(f"cannot read '{file}': {_said(e)}") from None
 
-# %% ../../nbs/03_films.ipynb #04b95561
+# %% ../../nbs/03_films.ipynb #edb0fd68
 def _packets(box, track):
-    "(when shown in ticks, whether a key) of each frame, in the order of decoding; nothing is decoded."
-    rows, last = [], b''
+    "(when shown in ticks, whether a key) of each frame, in the order of decoding, and when the last one ends; nothing is decoded."
+    rows, last, end, spare = [], b'', 0, 0
     for p in box.demux(track):
-        if not p.size or p.is_discard: continue # discarded: cut away by an edit that left it in the file
+        if not p.size or p.is_discard: spare += p.dts is not None; continue # discarded: cut away by an edit that left it in the file
         if p.is_corrupt: raise ValueError(f'it breaks off within frame {len(rows)}')
         rows.append((p.pts, p.is_keyframe))
+        end = max(end, (p.pts or 0) + (p.duration or 0))
         if box.format.name == 'gif': last = bytes(p)
     if last.rstrip(b';')[-1:] not in (b'', b'\0'): raise ValueError(f'it breaks off within frame {len(rows) - 1}')
     if not rows: raise ValueError('it holds no frame')
-    return rows
+    return rows, end, spare
 
 def _frames(box, track, n=0):
     "Decode on from frame n. What goes wrong names the place."
@@ -176,7 +189,21 @@ def _frames(box, track, n=0):
             yield frame
     except (av.FFmpegError, ValueError, MemoryError) as e: raise ValueError(f'near frame {n}: {_said(e)}') from None
 
-# %% ../../nbs/03_films.ipynb #c859d1fb
+# %% ../../nbs/03_films.ipynb #f118468b
+def _seconds(box, track):
+    "How long the film is by the words of a Matroska header; 0 if it does not say."
+    told = re.fullmatch(r'(\d+):(\d+):([\d.]+)', track.metadata.get('DURATION', ''))
+    if told: return int(told[1])*3600 + int(told[2])*60 + float(told[3])
+    return box.duration/1e6 if box.duration and len(box.streams) == 1 else 0
+
+def _promised(box, track, n, end, spare):
+    "How many frames the header promises; 0 if it does not say. n frames came, the last one ends at `end` seconds, and `spare` packets show nothing."
+    if track.frames: return track.frames - spare
+    missing = _seconds(box, track) - end
+    step = end/n if end > 0 else 1/float(track.average_rate or 25)
+    return n + max(round(missing/step), 0) if missing > -end else 0
+
+# %% ../../nbs/03_films.ipynb #6287c08e
 class Video:
     "A video whose frames are read by number. Opening one reads through its packets and decodes nothing."
     def __init__(self,
@@ -184,7 +211,8 @@ class Video:
     ):
         self.file, self.decoded = str(file), 0
         with _opened(self.file) as (box, track):
-            rows, tick = _packets(box, track), float(track.time_base)
+            (rows, end, spare), tick = _packets(box, track), float(track.time_base)
+            self.promised = _promised(box, track, len(rows), end*tick, spare) # frames; 0 if the file does not say
             blind = box.format.name == 'avi' and track.codec_context.has_b_frames
         pts = [p for p, key in rows]
         muddle = None in pts or len(set(pts)) < len(pts) or blind and pts == sorted(pts)

@@ -32,24 +32,34 @@ def write_records(
             length = struct.pack('<Q', len(payload))
             file.write(length + struct.pack('<I', masked(length)) + payload + struct.pack('<I', masked(payload)))
 
-# %% ../../nbs/03e_records.ipynb #539e7623
-def find_records(
-    data:np.ndarray, # (n) bytes of a file, best as `np.memmap`
-    name:str='', # of the file, for errors
-    payloads:bool=False, # check the payloads too: this reads the whole file
-) -> np.ndarray: # (records 2) first byte and length of each payload
-    "Where the records of a TFRecord file are. Raises ValueError where the row breaks off or a checksum is wrong."
-    spans, at = [], 0
+# %% ../../nbs/03e_records.ipynb #c8713f22
+def _hops(data, name, payloads):
+    "First byte and length of each payload, one after the other."
+    at = number = 0
     while at < len(data):
-        number = len(spans)
         if at + 12 > len(data): raise ValueError(f"'{name}' is cut off in the head of record {number}, at byte {at}")
         head = data[at:at + 12].tobytes()
         (size,), (crc,) = struct.unpack('<Q', head[:8]), struct.unpack('<I', head[8:])
         if masked(head[:8]) != crc: raise ValueError(f"'{name}' is no TFRecord file, or damaged: the length of record {number}, at byte {at}, has a wrong checksum")
         if at + 16 + size > len(data): raise ValueError(f"'{name}' is cut off: record {number} has {size} bytes, but only {max(len(data) - at - 16, 0)} are there")
-        spans.append((at + 12, size))
-        if payloads: check_record(data, spans[-1], f"'{name}', record {number}")
-        at += 16 + size
+        if payloads: check_record(data, (at + 12, size), f"'{name}', record {number}")
+        yield at + 12, size
+        at, number = at + 16 + size, number + 1
+
+# %% ../../nbs/03e_records.ipynb #bf00bcfc
+def find_records(
+    data:np.ndarray, # (n) bytes of a file, best as `np.memmap`
+    name:str='', # of the file, for errors
+    payloads:bool=False, # check the payloads too: this reads the whole file
+    lost:list|None=None, # here what is wrong is noted, and the records before it are given; None: it is raised
+) -> np.ndarray: # (records 2) first byte and length of each payload
+    "Where the records of a TFRecord file are. Raises ValueError where the row breaks off or a checksum is wrong."
+    spans = []
+    try:
+        for span in _hops(data, name, payloads): spans.append(span)
+    except ValueError as error:
+        if lost is None: raise
+        lost.append(str(error))
     return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 # %% ../../nbs/03e_records.ipynb #b8d5e595

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pieces', 'webdataset', 'shard', 'Shards']
 
-# %% ../../nbs/03j_shards.ipynb #cfad4d91
+# %% ../../nbs/03j_shards.ipynb #6d10acc8
 import copy
 import io
 import json
@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .clips import Clips, _visits
-from .pack import Packed, Slice, begin, note_down, pack_facts, put_in_place, settings_of
+from .pack import NOTE, Packed, Slice, _frames_of, begin, note_down, pack_facts, put_in_place, settings_of
 
 # %% ../../nbs/03j_shards.ipynb #a4505d99
 def pieces(
@@ -59,7 +59,33 @@ def _write_shard(clips, group, file):
     with open(part, 'r+b') as f: os.fsync(f.fileno()) # on the disk, before it has a name
     os.replace(part, file)
 
-# %% ../../nbs/03j_shards.ipynb #bd85878e
+# %% ../../nbs/03j_shards.ipynb #01cce935
+def _trouble(clips, i):
+    "Why film i cannot be used, to its last frame; None: it can."
+    if clips.on_error == 'raise': return clips.plan(clips.film(i), 0) and None # is it long enough?
+    try:
+        for x in _frames_of(clips, i)[1]: pass
+    except ValueError as error: return str(error)
+
+def _left_out(clips, begun):
+    "Films that cannot be used, and why, as found now or by the call that was interrupted; each is told."
+    left = begun.get('left_out') if clips.on_error == 'skip' else None
+    if left is None: left = {name: said for i, name in enumerate(clips.files) if (said := _trouble(clips, i))}
+    for i, name in enumerate(clips.files):
+        if name in left: clips.skip(i, ValueError(left[name]))
+    if len(left) == len(clips.files): raise clips.nothing()
+    return left
+
+def _groups(clips, left, megabytes, piece, seed):
+    "The pieces of each shard: films that are not left out, cut and shuffled."
+    good = [i for i, name in enumerate(clips.files) if name not in left]
+    cut = [(good[n], a, b) for n, a, b in pieces([len(clips.film(i)) for i in good], piece)]
+    mixed = [cut[n] for n in torch.randperm(len(cut), generator=torch.Generator().manual_seed(seed)).tolist()]
+    size = 3*clips.size**2*sum(b - a for _, a, b in cut)/len(cut)
+    each = max(int(megabytes*1e6/size), 1)
+    return [mixed[n:n + each] for n in range(0, len(mixed), each)]
+
+# %% ../../nbs/03j_shards.ipynb #70b7be4d
 def shard(
     clips:Clips, # films of one split, or a pack of them, with the size and the fit that are wanted
     out:str|Path, # a new folder, or one where the same work was interrupted
@@ -68,22 +94,21 @@ def shard(
     seed:int=0, # of the shuffling
     show:bool=False, # a progress bar
 ) -> dict: # what pack.json says
-    "Cut films into pieces, shuffle them, and write them into tar files. Asked again, it goes on where it was interrupted."
+    "Cut films into pieces, shuffle them, and write them into tar files. Asked again, it goes on where it was interrupted; a film it has left out is not tried again."
     out, whole = Path(out), clips.window not in ('random_start', 'first', 'every') # is the window a rule about the whole film?
     piece = piece or (2**31 if whole else 4*clips.frames)
-    for i in range(len(clips.files)): clips.plan(clips.film(i), 0) # is it long enough?
-    cut = pieces([len(clips.film(i)) for i in range(len(clips.files))], piece)
-    mixed = [cut[n] for n in torch.randperm(len(cut), generator=torch.Generator().manual_seed(seed)).tolist()]
-    size = 3*clips.size**2*sum(b - a for _, a, b in cut)/len(cut)
-    each = max(int(megabytes*1e6/size), 1)
-    groups = [mixed[n:n + each] for n in range(0, len(mixed), each)]
+    begun = pack_facts(out) if (out/'pack.json').exists() else {}
+    left = _left_out(clips, begun)
+    groups = _groups(clips, left, megabytes, piece, seed)
     settings = settings_of(clips) | dict(piece=piece, seed=seed, shards=[len(group) for group in groups])
+    if clips.on_error == 'skip' and (left or not begun or 'left_out' in begun): settings['left_out'] = left
     begin(out, settings)
     for s, group in enumerate(tqdm(groups, 'sharding', unit='shard', disable=not show)):
         if not (out/f'{s:06d}.tar').exists(): _write_shard(clips, group, out/f'{s:06d}.tar')
     put_in_place(out/'index.jsonl', *((out/f'{s:06d}.jsonl').read_bytes() for s in range(len(groups))))
-    note_down(out, settings | dict(done=True))
-    return settings | dict(done=True)
+    facts = settings | dict(done=True, skipped=len(left)) | (dict(note=NOTE) if left else {})
+    note_down(out, facts)
+    return facts
 
 # %% ../../nbs/03j_shards.ipynb #f4df0087
 def _read(root, name):

@@ -8,7 +8,6 @@ import argparse
 import base64
 import re
 import sys
-from pathlib import Path
 
 from nbconvert import MarkdownExporter
 
