@@ -124,7 +124,7 @@ def show(
     strip(b['video'], titles, every=max(frames//8, 1)).savefig(out, bbox_inches='tight')
     return out
 
-# %% ../nbs/20b_data.ipynb #3a33b24b
+# %% ../nbs/20b_data.ipynb #73c63a3f
 def _left(facts): return f"{facts['skipped']} left out" + (f" ({facts['note']})" if facts['skipped'] else '')
 
 @shell('lamd_data pack my_videos my_pack --size 64 --frames 16', 'lamd_data pack my_videos my_pack --skip     (leave out what cannot be read)')
@@ -137,18 +137,18 @@ def pack_films(
     skip:bool=False, # leave out films that cannot be read or are too short
 ):
     "Decode all films once into a folder that training reads without waiting. Safe to interrupt: given again, it goes on."
-    if is_pack(src.removeprefix('folder:')): raise ValueError(f"'{src}' is a pack already")
+    if is_pack(src.removeprefix('folder:').partition('?')[0]): raise ValueError(f"'{src}' is a pack already")
     if fit and fit not in FITS: raise ValueError(f"unknown fit '{fit}'; known: {', '.join(FITS)}")
     said = []
-    for name, clips in halves(src, size, frames).items():
-        clips.fit, clips.on_error = fit or clips.fit, 'skip' if skip else 'raise'
+    for name, clips in halves(src, size, frames, on_error='skip' if skip else 'raise').items():
+        clips.fit = fit or clips.fit
         folder = Path(out)/('' if name == 'all' else name)
         facts = pack(clips, folder, show=sys.stderr.isatty())
         weight = (folder/'frames.u8').stat().st_size/1e6
         said.append(f"{folder}: {facts['films'] - facts['skipped']} films, {facts['packed_frames']:,} frames, {weight:,.1f} MB; {_left(facts)}")
     return said
 
-# %% ../nbs/20b_data.ipynb #984d1f2b
+# %% ../nbs/20b_data.ipynb #4aecc840
 @shell('lamd_data shard my_videos my_shards --size 64 --frames 16', 'lamd_data shard my_pack my_shards', 'lamd_train stage1 --data wds:my_shards ...         (and then)')
 def shard_films(
     src:str, # folder of films, a pack, or bair:, sky:, natops:, mug:, cater: and a path
@@ -161,8 +161,8 @@ def shard_films(
     "Write films into tar files that are read front to back, from wherever they are. Safe to interrupt: given again, it goes on."
     if not megabytes > 0: raise ValueError(f'megabytes is {megabytes}, but must be more than 0')
     said = []
-    for name, clips in halves(src, size, frames).items():
-        folder, clips.on_error = Path(out)/('' if name == 'all' else name), 'skip' if skip else 'raise'
+    for name, clips in halves(src, size, frames, on_error='skip' if skip else 'raise').items():
+        folder = Path(out)/('' if name == 'all' else name)
         facts = shard(clips, folder, megabytes, show=sys.stderr.isatty())
         said.append(f"{folder}: {facts['films'] - facts['skipped']} films, {sum(facts['shards'])} pieces, shards: {len(facts['shards'])}; {_left(facts)}")
     return said

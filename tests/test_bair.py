@@ -99,7 +99,7 @@ def test_damage(root, tmp_path):
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         BAIR(tmp_path, split="test")
-    with pytest.warns(UserWarning, match="is empty"), pytest.raises(FileNotFoundError, match="no test film of BAIR in .*is empty"):
+    with pytest.warns(UserWarning, match="is empty"), pytest.raises(ValueError, match="no test film of BAIR in .*is empty"):
         BAIR(tmp_path, split="test", on_error="skip")
 
 

@@ -66,6 +66,12 @@ def test_check_names_what_is_damaged(films, tmp_path):
     said = lamd_data("check", f"bair:{tmp_path}/bair", status=1)
     for part in ("| films | 4 of 43,264 |", "| files | 2 of 169 |", "| frames | 120 of 1,297,920 |", "traj_512_to_767.tfrecords", "1 film is broken"):
         assert part in said
+    assert "left out" in lamd_data("pack", f"bair:{tmp_path}/bair", tmp_path / "pack", "--skip")
+    assert "traj_512_to_767.tfrecords" in lamd_data("pack", f"bair:{tmp_path}/bair", tmp_path / "pack2", status=1)
+    assert "| films | 4 of 43,264 |" in lamd_data("check", f"bair:{tmp_path}/bair?on_error=skip", status=1)
+    (tmp_path / "bair/test").mkdir()
+    (tmp_path / "bair/test/traj_0_to_255.tfrecords").write_bytes(cut.read_bytes()[:500])
+    assert "no test film of BAIR" in lamd_data("check", f"bair:{tmp_path}/bair", status=1), "a half of which nothing is left is no half that is missing"
     write(tmp_path / "films/whole.mkv", pixels(0, 40), "mpeg4", "yuv420p")
     whole = (tmp_path / "films/whole.mkv").read_bytes()
     assert "| broken or too short | 0 |" in lamd_data("check", tmp_path / "films")

@@ -77,6 +77,13 @@ def test_odd_sizes(tmp_path, name, codec, pix_fmt):
     assert codec != "ffv1" or pix_fmt == "gray" or np.abs(want.astype(int) - x).max() < 8
 
 
+def test_gaps_in_time_are_no_broken_promise(tmp_path):
+    "An AVI whose frames last for several ticks, or that begins late, has all it promises."
+    for name, ticks in (("late.avi", np.arange(60) + 100), ("long.avi", np.append(np.arange(59), 400))):
+        film = Video(write(tmp_path / name, pixels(0, 60), "mpeg4", "yuv420p", ticks * 40))
+        assert len(film) == film.promised == 60
+
+
 def test_gif_as_pillow_reads_it(tmp_path):
     iio.imwrite(tmp_path / "a.gif", pixels(2), duration=80, loop=0)
     with Image.open(tmp_path / "a.gif") as im:

@@ -32,6 +32,8 @@ def test_words(tmp_path):
     ("", "data is '', which names no folder"),
     ("films?speeed=1", "unknown rule 'speeed'; known for Clips: stride, window"),
     ("films?fps=fast", "rule 'fps' is 'fast', but must be float"),
+    ("films?fps=inf", "fps is inf, but must be a number above 0"),
+    ("films?cache=-1", "cache is -1.0, but must be"),
     ("films?flip=1", "rule 'flip' is '1', but must be true or false"),
     ("films?size=32", "unknown rule 'size'"),
     ("films?fit=oval", "unknown fit 'oval'"),

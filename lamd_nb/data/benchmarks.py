@@ -19,7 +19,7 @@ from .clips import Clips
 from .films import PICTURES, find_films, open_film
 from .windows import FITS, squeezed
 
-# %% ../../nbs/03f_benchmarks.ipynb #9d3cb635
+# %% ../../nbs/03f_benchmarks.ipynb #d541cc71
 class Benchmark(Clips):
     "A data set as it is downloaded. A subclass gives its rules as data and its layout in the hooks of `Clips`."
     protocol = dict(train={}, test={}) # options of `Clips`
@@ -35,7 +35,7 @@ class Benchmark(Clips):
         inside = next((Path(root)/name for name in self.inner if (Path(root)/name).is_dir()), Path(root))
         super().__init__(inside, split=split, **(self.protocol[split] | options))
         why = next(iter(self.broken.values()), f'looked for {self.layout}')
-        if not self.files: raise FileNotFoundError(f"no {split} film of {type(self).__name__} in '{root}': {why}")
+        if not self.files: raise (ValueError if self.broken else FileNotFoundError)(f"no {split} film of {type(self).__name__} in '{root}': {why}")
         self.classes = list(self.names)
 
     def _others(self, root, split): return [] # classes are known by name

@@ -105,7 +105,7 @@ class Clips:
     def __getstate__(self): return self.__dict__ | dict(kept={}, room=self.cache*2**20, skipped={}, teller=None) # another process reads, and counts, for itself
     def __repr__(self): return f"{type(self).__name__}('{self.root}', {len(self.files)} films, {self.split}: {self.frames} frames of {self.size} x {self.size})"
 
-# %% ../../nbs/03b_clips.ipynb #8a27010c
+# %% ../../nbs/03b_clips.ipynb #d820e4c3
 @patch
 def check(self:Clips):
     "Refuse what cannot be meant."
@@ -113,7 +113,8 @@ def check(self:Clips):
         if getattr(self, name) not in known: raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
     for name in ('size', 'frames', 'stride'):
         if getattr(self, name) < 1: raise ValueError(f'{name} is {getattr(self, name)}, but must be at least 1')
-    if self.fps is not None and not self.fps > 0: raise ValueError(f'fps is {self.fps}, but must be more than 0')
+    if self.fps is not None and not 0 < self.fps < np.inf: raise ValueError(f'fps is {self.fps}, but must be a number above 0')
+    if not 0 <= self.cache < np.inf: raise ValueError(f'cache is {self.cache}, but must be a number of MiB, 0 or more')
     if self.speed is not None and not 0 <= self.speed <= 1: raise ValueError(f'speed is {self.speed}, but must lie between 0 and 1')
     shares(self.jitter)
 

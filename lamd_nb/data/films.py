@@ -189,16 +189,17 @@ def _frames(box, track, n=0):
             yield frame
     except (av.FFmpegError, ValueError, MemoryError) as e: raise ValueError(f'near frame {n}: {_said(e)}') from None
 
-# %% ../../nbs/03_films.ipynb #f118468b
+# %% ../../nbs/03_films.ipynb #efc61b65
 def _seconds(box, track):
-    "How long the film is by the words of a Matroska header; 0 if it does not say."
+    "How long the film is by the words of an AVI's or a Matroska's header; 0 if it does not say."
+    if box.format.name == 'avi': return track.frames/float(track.average_rate or 25)
     told = re.fullmatch(r'(\d+):(\d+):([\d.]+)', track.metadata.get('DURATION', ''))
     if told: return int(told[1])*3600 + int(told[2])*60 + float(told[3])
     return box.duration/1e6 if box.duration and len(box.streams) == 1 else 0
 
 def _promised(box, track, n, end, spare):
     "How many frames the header promises; 0 if it does not say. n frames came, the last one ends at `end` seconds, and `spare` packets show nothing."
-    if track.frames: return track.frames - spare
+    if track.frames and box.format.name != 'avi': return track.frames - spare
     missing = _seconds(box, track) - end
     step = end/n if end > 0 else 1/float(track.average_rate or 25)
     return n + max(round(missing/step), 0) if missing > -end else 0

@@ -99,7 +99,7 @@ def rules_of(
         else: raise ValueError(f"rule '{name}' is '{value}', but must be {' or '.join('true or false' if t is bool else t.__name__ for t in types)}")
     return out
 
-# %% ../../nbs/03k_sources.ipynb #babc8673
+# %% ../../nbs/03k_sources.ipynb #ec01fd21
 def open_data(
     spec:str, # 'worlds:NAME'; a folder of films or a pack of them, as 'folder:PATH' or just its path; a benchmark, as 'bair:PATH'; or shards, as 'wds:PATH', see `FOLDERS`; behind it perhaps '?rule=value&rule=value'
     size:int=64, # pixels
@@ -118,5 +118,5 @@ def open_data(
         others = '' if kind is not Clips else f": name a folder of films, a world such as 'worlds:shapes', a benchmark ({', '.join(list(FOLDERS)[1:-1])}) as 'bair:PATH', or shards as 'wds:PATH'"
         raise ValueError(f"data is '{spec}', but no such folder is there{others}")
     if is_pack(path) or '://' in path: kind = packed_as(path, split)
-    clips = kind(path, size=size, frames=frames, seed=seed, split=split, **rules_of(kind, said), **options)
+    clips = kind(path, size=size, frames=frames, seed=seed, split=split, **(rules_of(kind, said) | options))
     return Mixture([clips]) if split == 'train' else clips
