@@ -30,7 +30,7 @@ from lamd_nb.train import fit
 from lamd_nb.verdicts import judge
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"
-ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1
+ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1, and of the training if need be
     "slots": ({}, {}),
     "warp": (dict(kind="warp"), {}),
     "attend": (dict(kind="attend"), {}),
@@ -46,14 +46,17 @@ ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stag
     "draws alone": ({}, dict(mean_share=0.0)),
     "without doubt": ({}, dict(doubt=0.0)),
     "warp without doubt": (dict(kind="warp"), dict(doubt=0.0)),
+    "hurried": ({}, {}, dict(warmup=50)),
+    "hurried without doubt": ({}, dict(doubt=0.0), dict(warmup=50)),
 }
 
 
 def settings(name: str, seed: int, minutes: float, clips: int) -> dict:
     "All that decides how a run goes, but for the code and the machine."
-    p, (vae, stage) = preset("toy"), ARMS[name]
-    return dict(name=name, seed=seed, minutes=minutes, clips=clips, size=p.size, frames=p.frames, vae=p.vae | vae, stage1=p.stage1 | stage,
+    p, (vae, stage, *more) = preset("toy"), ARMS[name]
+    base = dict(name=name, seed=seed, minutes=minutes, clips=clips, size=p.size, frames=p.frames, vae=p.vae | vae, stage1=p.stage1 | stage,
                 batch=p.fit1["batch"], lr=p.fit1["lr"], ema=0.99, warmup=p.fit1["warmup"], precision="bf16")
+    return base | (more[0] if more else {})
 
 
 @torch.no_grad()
@@ -65,7 +68,9 @@ def figures(vae, clips: int, size: int, frames: int) -> dict:
     parts = [world.batch(rows) for rows in chunks(clips)]
     seen = mean([judge(model.decode(*model.encode(p["video"])), p) for p in parts], [len(p["video"]) for p in parts])
     again = {f"free_{k}": v for k, v in reconstruction(model, free, clips).items()}
-    return reconstruction(model, world, clips) | again | seen | dict(foreign_colour_mass=swap(model, world, clips))
+    q, content = vae.encode(parts[0]["video"]).mu, vae.content(parts[0]["video"][:, :, 0])
+    sure = vae.decode(q, content, details=True)[1]["logits"].abs().mean().item()
+    return reconstruction(model, world, clips) | again | seen | dict(foreign_colour_mass=swap(model, world, clips), mean_logit=sure)
 
 
 def trial(s: dict) -> dict:
