@@ -205,7 +205,7 @@ def read_ahead(
     if n < 0: raise ValueError(f'ahead is {n}, but must be 0 or more')
     return n
 
-# %% ../nbs/20_cli.ipynb #df1a80d7
+# %% ../nbs/20_cli.ipynb #51f8f9bf
 @shell('lamd_train stage1 --minutes 60 --out runs/a',
        'lamd_train stage2 --vae runs/a --minutes 60 --out runs/b',
        'lamd_train stage1 --data my_videos --minutes 60 --out runs/c      (your own videos, in any subfolders)',
@@ -216,7 +216,7 @@ def train(
     stage:str, # stage1 (the autoencoder) or stage2 (the motion generator)
     data:str='worlds:shapes', # worlds:shapes, :arm, :sky, :gestures or :faces, a folder of videos or of packed ones, or bair:, sky:, natops:, mug:, cater:, wds: and a path, perhaps with rules behind a ?
     out:str='runs/new', # folder for checkpoints, curve.jsonl and run.json
-    preset:str='toy', # all sizes and settings under one name: toy or tiny
+    preset:str='toy', # all sizes and settings under one name: toy, film or tiny
     vae:str=None, # stage2: folder of the stage-I run
     clips:int=8000, # stage2: clips to encode before training
     steps:int=None, # stop after so many steps

@@ -38,7 +38,7 @@ def halves(
     told = [(str(clips.root), [(f, clips.caption(k)) for k, f in enumerate(clips.files)]) for clips in found.values()]
     return dict(all=found['train']) if len(told) == 2 and told[0] == told[1] else found
 
-# %% ../nbs/20b_data.ipynb #438a623a
+# %% ../nbs/20b_data.ipynb #502ff125
 def _trouble(clips, i, decode):
     "Frames of film i, and what is wrong with it (None: nothing)."
     n = 0
@@ -61,7 +61,7 @@ def _official(clips):
     wanted = {name: table.get(clips.split) for name, table in dict(films=clips.counts, files=clips.whole, people=clips.subjects).items()}
     return {'films': _of(len(clips.files), wanted['films']), 'files': _of(len({f.split('#')[0] for f in clips.files}), wanted['files']),
             'people': _of(len(people), len(wanted['people'] or ())) or 'nobody says',
-            'classes': f"{_of(len(labels), len(clips.names))}: {_few([clips.names[k] for k in labels])}" if clips.names else 'none', 'missing': clips.lacks() or 'nothing'}
+            'classes': f"{_of(len(labels), len(clips.names))}: {_few([clips.names[k] for k in labels])}" if clips.names else 'none', 'missing': clips.lacks() or ('nothing' if wanted['films'] else 'nobody knows')}
 
 # %% ../nbs/20b_data.ipynb #cdfc2efb
 def look(
@@ -88,13 +88,13 @@ def as_table(
     rows = [[word, *(found[word] for found in columns.values())] for word in next(iter(columns.values()))]
     return '\n'.join(map(line, [['', *columns], ['---']*(len(columns) + 1), *rows]))
 
-# %% ../nbs/20b_data.ipynb #f3c56f0a
+# %% ../nbs/20b_data.ipynb #b7f74182
 def broken(
     columns:dict, # what `check` found
 ) -> str: # a sentence, or nothing
     "Bad news, if there are any."
     n = sum(found['broken or too short'] for found in columns.values())
-    return f"{n} {'film is' if n == 1 else 'films are'} broken or too short" if n else ''
+    return f"{n:,} {'film or file is' if n == 1 else 'films or files are'} broken or too short" if n else ''
 
 @shell('lamd_data check my_videos', 'lamd_data check my_videos --frames 32 --decode', 'lamd_data check bair:downloads/bair      (beside what the official splits hold)', show=as_table, verdict=broken)
 def check(

@@ -59,7 +59,7 @@ def test_records(root, films):
 def test_validation(root):
     train, val = (BAIR(root, split, validation=True) for split in ("train", "test"))
     assert train.files == ["traj_512_to_767.tfrecords#0", "traj_512_to_767.tfrecords#1"] and val.files == ["traj_256_to_511.tfrecords#0"]
-    assert (train.lacks(), val.lacks()) == ("43006 of 43008 films", "255 of 256 films")
+    assert (train.lacks(), val.lacks()) == ("43,006 of 43,008 films", "255 of 256 films")
 
 
 def test_index_is_built_once(root, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_half_a_download(root, tmp_path):
     assert clips.files == ["traj_512_to_767.tfrecords#0", "traj_512_to_767.tfrecords#1", "traj_768_to_1023.tfrecords#0"]
     assert {name: why.split("'")[2].strip(" :")[:10] for name, why in clips.broken.items()} == {
         "traj_768_to_1023.tfrecords": "is cut off", "traj_1024_to_1279.tfrecords": "is empty", "traj_1280_to_1535.tfrecords": "No such fi"}
-    assert torch.equal(clips.clip(0, 2)["video"], clips.clip(0, 0)["video"]) and clips.lacks() == "43261 of 43264 films"
+    assert torch.equal(clips.clip(0, 2)["video"], clips.clip(0, 0)["video"]) and clips.lacks() == "43,261 of 43,264 films"
     assert BAIR(root).broken == {}
     (top / "traj_768_to_1023.tfrecords").write_bytes((top / "traj_512_to_767.tfrecords").read_bytes())
     for name in ("traj_1024_to_1279.tfrecords", "traj_1280_to_1535.tfrecords"):

@@ -228,11 +228,11 @@ def test_sky_too_short(tmp_path):
     write(tmp_path / "sky_train/stray.mp4", pixels(0, 4))
     clips = SkyTimelapse(tmp_path)
     assert (clips.files, clips.short) == (["sky_train/b/b_1", "sky_train/c/c_1"], ["sky_train/a/a_1"])
-    assert clips.lacks() == "2390 of 2392 films; left out: 1 shorter than 32 frames"
+    assert clips.lacks() == "2,390 of 2,392 films; left out: 1 shorter than 32 frames"
     every = SkyTimelapse(tmp_path, frames=17, stride=2)
     assert every.short == ["sky_train/a/a_1", "sky_train/b/b_1"] and every.lacks().endswith("2 shorter than 33 frames")
     every = SkyTimelapse(tmp_path, frames=31)
-    assert every.short == [] and every.lacks() == "2389 of 2392 films"
+    assert every.short == [] and every.lacks() == "2,389 of 2,392 films"
 
 
 def test_sky_list_says_what_to_expect(tmp_path):
@@ -275,10 +275,8 @@ def test_real_sky():
         assert len(clips) > 3
         for i, name in enumerate(clips.files[:3]):
             want = pictures(root / name, range(32))
-            if want.shape[1:3] == (128, 128):
-                assert np.array_equal(as_bytes(clips.clip(0, i)["video"]), want)
-            else:
-                assert clips.clip(0, i)["video"].shape == (3, 32, 128, 128)
+            small = np.stack([np.asarray(Image.fromarray(x).resize((128, 128), Image.Resampling.BILINEAR)) for x in want])
+            assert np.abs(as_bytes(clips.clip(0, i)["video"]).astype(int) - small).max() <= 2
 
 
 # --- what they share ---

@@ -200,6 +200,9 @@ def test_labels(tmp_path):
         batch = clips.batch(range(len(clips)))
         assert clips.classes == ["c1", "c2", "c10"] and batch["label"].dtype == torch.int64
         assert [clips.classes[k] for k in batch["label"]] == [f.split("/")[0] for f in batch["file"]]
+    (tmp_path / "train/hollow.mp4").mkdir()
+    clips = Clips(tmp_path, frames=8, on_error="skip")
+    assert clips.classes == ["c1", "c2", "c10"] and clips.sentences() == ["c1", "c10", "c2"] and "hollow.mp4/" in clips.files
     assert class_folders(["a/b/x.mp4", "c/d/x.mp4"]) == class_folders(["a/x.mp4", "y.mp4"]) == class_folders(["."]) == []
 
 
@@ -229,10 +232,11 @@ def test_a_class_called_train(tmp_path):
         with pytest.raises(ValueError, match="a' holds a folder 'Train', and films beside it, in 'bus', 'car', 'walk': if 'Train' is a class like these, rename it; if it is a split, name '.*a/Train' itself"):
             half(tmp_path / "a", split)
     assert Clips(tmp_path / "a/Train").files == ["1.mp4"]
-    touch(tmp_path / "b", "train/1.mp4", "val/1.mp4", "Validation/1.mp4", "dev/1.mp4", "valid/1.mp4", "papers/a.pdf", "papers/cover.png", ".old/1.mp4", "loose.txt")
+    touch(tmp_path / "b", "train/1.mp4", "val/1.mp4", "Validation/1.mp4", "dev/1.mp4", "valid/1.mp4", "eval/1.mp4", "holdout/1.mp4", "papers/a.pdf", "papers/cover.png", ".old/1.mp4", "loose.txt")
     assert half(tmp_path / "b", "train") == tmp_path / "b/train"
     touch(tmp_path / "c", "train/1.mp4", "test/1.mp4", "bus/1.mp4")
-    assert half(tmp_path / "c", "test") == tmp_path / "c/test"
+    with pytest.warns(UserWarning, match="the films in 'bus' are left out: they lie beside 'test' and 'train' in"):
+        assert half(tmp_path / "c", "test") == tmp_path / "c/test"
     touch(tmp_path / "d", "train/pack.json", "films/1.mp4")
     assert half(tmp_path / "d", "train") == tmp_path / "d/train"
     touch(tmp_path / "e", "train/1.mp4", *(f"huge/{k}.txt" for k in range(3000)))

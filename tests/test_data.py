@@ -38,7 +38,7 @@ def test_check(films, tmp_path):
     rows = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in said.splitlines()}
     assert rows[""] == ["train", "test"] and rows["films"] == ["4", "2"] and rows["classes"] == ["stop, turn_left"] * 2
     assert rows["frames"] == [str(18 + 19 + 20 + 21), str(22 + 23)] and rows["broken or too short"] == ["0", "0"]
-    assert "2 films are broken or too short" in lamd_data("check", films, "--frames", 20, status=1)
+    assert "2 films or files are broken or too short" in lamd_data("check", films, "--frames", 20, status=1)
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     write(tmp_path / "good.mp4", pixels(0))
     assert "broken.mp4" in lamd_data("check", tmp_path, status=1)
@@ -53,7 +53,7 @@ def test_check_a_benchmark(tmp_path):
     for part in ("1 of 465", "2 of 466", "1 of 26", "1 of 7: anger", "464 of 465 films", "the index of each film; --decode"):
         assert part in said
     (tmp_path / "subjects3/001/fear/take002/img_0003.jpg").write_bytes(b"")
-    assert "1 film is broken" in lamd_data("check", f"mug:{tmp_path}", "--decode", status=1)
+    assert "1 film or file is broken" in lamd_data("check", f"mug:{tmp_path}", "--decode", status=1)
 
 
 def test_check_names_what_is_damaged(films, tmp_path):
@@ -64,7 +64,7 @@ def test_check_names_what_is_damaged(films, tmp_path):
     cut = tmp_path / "bair/train/traj_512_to_767.tfrecords"
     os.truncate(cut, cut.stat().st_size // 2)
     said = lamd_data("check", f"bair:{tmp_path}/bair", status=1)
-    for part in ("| films | 4 of 43,264 |", "| files | 2 of 169 |", "| frames | 120 of 1,297,920 |", "traj_512_to_767.tfrecords", "1 film is broken"):
+    for part in ("| films | 4 of 43,264 |", "| files | 2 of 169 |", "| frames | 120 of 1,297,920 |", "traj_512_to_767.tfrecords", "1 film or file is broken"):
         assert part in said
     assert "left out" in lamd_data("pack", f"bair:{tmp_path}/bair", tmp_path / "pack", "--skip")
     assert "traj_512_to_767.tfrecords" in lamd_data("pack", f"bair:{tmp_path}/bair", tmp_path / "pack2", status=1)
@@ -78,7 +78,7 @@ def test_check_names_what_is_damaged(films, tmp_path):
     (tmp_path / "films/whole.mkv").write_bytes(whole[:len(whole) * 3 // 4])
     (tmp_path / "films/empty.mp4").mkdir()
     said = lamd_data("check", tmp_path / "films", "--frames", 4, status=1)
-    assert "2 films are broken" in said and "there is no picture in" in said
+    assert "2 films or files are broken" in said and "there is no picture in" in said
 
 
 def test_skipping_is_told_in_a_line(films, tmp_path):

@@ -3,6 +3,7 @@ import functools
 import http.server
 import json
 import shutil
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -221,6 +222,14 @@ def test_a_patient_call_goes_on_where_a_strict_one_began(home, tmp_path):
     facts, said = patiently(Clips(home / "films", on_error="skip"), tmp_path / "out", megabytes=.8, piece=20)
     assert facts["skipped"] == 0 and not said
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == {p.name: p.read_bytes() for p in (home / "shards").iterdir()}
+
+
+def test_without_webdataset(home, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    for ask in (lambda: shard(Clips(home / "films"), tmp_path / "out"), lambda: Shards(home / "shards").batch([0])):
+        with pytest.raises(ImportError, match=r"need the package webdataset: pip install lamd_nb\[wds\]"):
+            ask()
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_cut(tmp_path):

@@ -5,12 +5,8 @@
 # %% auto #0
 __all__ = ['WORTH', 'index_records', 'Record', 'open_h5', 'count_h5', 'split_of', 'H5Film', 'BAIR']
 
-# %% ../../nbs/03g_bair.ipynb #49b1b503
-import hashlib
-import json
+# %% ../../nbs/03g_bair.ipynb #b2699580
 import os
-import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,21 +14,11 @@ import numpy as np
 from fastcore.basics import patch
 
 from .benchmarks import Benchmark
-from .films import find_films, open_film
+from .clips import note
+from .films import find_films, open_film, recall, remember
 from .records import check_record, find_records, parse_example
 
-# %% ../../nbs/03g_bair.ipynb #004f37df
-def _recalled(key):
-    "The file that remembers an index (None: nowhere), and the index if it is known and still right."
-    shelf = None
-    try:
-        home = os.environ.get('LAMD_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'lamd_nb'
-        shelf = Path(home)/f'records-{hashlib.sha1(os.fsencode(key[0])).hexdigest()[:16]}.json'
-        known = json.loads(shelf.read_text())
-        return shelf, np.array(known['spans'], dtype=np.int64).reshape(-1, 2) if known['key'] == key else None
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError): return shelf, None
-
-# %% ../../nbs/03g_bair.ipynb #0005fe23
+# %% ../../nbs/03g_bair.ipynb #7c677b5c
 WORTH = 2**26 # bytes: the index of a smaller file is not worth keeping
 
 def index_records(
@@ -43,25 +29,12 @@ def index_records(
     try:
         at = os.stat(file)
         key = [os.path.realpath(file), at.st_size, at.st_mtime_ns]
-        shelf, known = _recalled(key)
-        if known is not None: return known
+        if known := recall('records', key[0], key): return np.array(known['spans'], dtype=np.int64).reshape(-1, 2)
         if not at.st_size: raise ValueError(f"'{file}' is empty")
         spans = find_records(np.memmap(file, mode='r'), str(file), lost=lost)
     except OSError as e: raise ValueError(f"cannot read '{file}': {e.strerror or e}") from None
-    if shelf and not lost and at.st_size >= WORTH: _write_down(shelf, dict(key=key, spans=spans.tolist()))
+    if not lost and at.st_size >= WORTH: remember('records', key[0], key, spans=spans.tolist())
     return spans
-
-# %% ../../nbs/03g_bair.ipynb #fa92a897
-def _write_down(shelf, what):
-    "Written aside, then put in place at once; if that cannot be done, nothing is lost."
-    part = None
-    try:
-        shelf.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=shelf.parent)
-        with os.fdopen(handle, 'w') as f: json.dump(what, f)
-        os.replace(part, shelf)
-    except (OSError, RuntimeError):
-        if part and os.path.exists(part): os.unlink(part)
 
 # %% ../../nbs/03g_bair.ipynb #0972e599
 class Record:
@@ -177,7 +150,7 @@ class H5Film:
                 if not 0 <= t < len(self): raise ValueError(f"'{self.file}' has {len(self)} frames, but frame {t} was asked for")
                 yield np.array(box[f'{self.number}/{t}'] if self.start is None else box[f'{self.split}_data'][self.start + t])
 
-# %% ../../nbs/03g_bair.ipynb #80337882
+# %% ../../nbs/03g_bair.ipynb #3aa70d4a
 class BAIR(Benchmark):
     "A robot that pushes things, 43,264 and 256 films of 30 frames."
     protocol = dict(train=dict(size=64, frames=16), test=dict(size=64, frames=16))
@@ -198,7 +171,7 @@ class BAIR(Benchmark):
             self.counts = dict(train=self.counts['train'] - 256, test=256)
         super().__init__(root, split, **options)
 
-# %% ../../nbs/03g_bair.ipynb #746f2588
+# %% ../../nbs/03g_bair.ipynb #c0e7798e
 @patch
 def find(self:BAIR, root:Path) -> list[str]:
     "Films of the split, in whichever dress they come."
@@ -223,7 +196,7 @@ def refuse(self:BAIR, root:Path, splits:set[str]):
     if self.split == 'train' and 'test' in splits: raise FileNotFoundError(f"'{root}' holds the test films of BAIR, which are not to be learned from")
     if self.split == 'test' and 'train' in splits and not self.validation: raise FileNotFoundError(f"'{root}' holds the training films of BAIR, on which nothing is to be tested")
 
-# %% ../../nbs/03g_bair.ipynb #5c976f86
+# %% ../../nbs/03g_bair.ipynb #141d72fb
 @patch
 def count(self:BAIR, file:Path, name:str) -> int: # films
     "How many films of the split a file holds. With `on_error='skip'` damage is told and noted in `broken`, and the films before it count."
@@ -234,7 +207,7 @@ def count(self:BAIR, file:Path, name:str) -> int: # films
     except ValueError as error: lost.append(str(error))
     for said in lost:
         if self.on_error == 'raise': raise ValueError(said)
-        warnings.warn_explicit(f'skipped: {said}', UserWarning, '<lamd_nb>', 0)
+        note(f'skipped: {said}')
         self.broken[file.name] = said
     return n
 

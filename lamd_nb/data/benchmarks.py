@@ -42,12 +42,12 @@ class Benchmark(Clips):
     def label(self, name:str) -> int|None: return None # Hook: the class of the film of that name, if there are classes
     def person(self, name:str) -> str|None: return None # Hook: who is seen in it, if somebody knows
 
-# %% ../../nbs/03f_benchmarks.ipynb #fc2d15c6
+# %% ../../nbs/03f_benchmarks.ipynb #0e84c6dc
 @patch
 def lacks(self:Benchmark) -> str: # empty if all is there
     "How much of the official split is not here, in words."
     n, want = len(self.files), self.counts.get(self.split, 0)
-    return '' if n >= want else f'{want - n} of {want} films'
+    return '' if n >= want else f'{want - n:,} of {want:,} films'
 
 # %% ../../nbs/03f_benchmarks.ipynb #0bdf522d
 def read_list(

@@ -85,7 +85,7 @@ def _groups(clips, left, megabytes, piece, seed):
     each = max(int(megabytes*1e6/size), 1)
     return [mixed[n:n + each] for n in range(0, len(mixed), each)]
 
-# %% ../../nbs/03j_shards.ipynb #70b7be4d
+# %% ../../nbs/03j_shards.ipynb #1e7b056a
 def shard(
     clips:Clips, # films of one split, or a pack of them, with the size and the fit that are wanted
     out:str|Path, # a new folder, or one where the same work was interrupted
@@ -95,6 +95,7 @@ def shard(
     show:bool=False, # a progress bar
 ) -> dict: # what pack.json says
     "Cut films into pieces, shuffle them, and write them into tar files. Asked again, it goes on where it was interrupted; a film it has left out is not tried again."
+    webdataset() # or nothing is begun
     out, whole = Path(out), clips.window not in ('random_start', 'first', 'every') # is the window a rule about the whole film?
     piece = piece or (2**31 if whole else 4*clips.frames)
     begun = pack_facts(out) if (out/'pack.json').exists() else {}

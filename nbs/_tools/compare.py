@@ -2,10 +2,11 @@
 
     python nbs/_tools/compare.py --minutes 10 --seeds 2             all of them, one after the other
     python nbs/_tools/compare.py --minutes 10 --seeds 2 slots warp  some of them
+    python nbs/_tools/compare.py --seeds 1 --data asl_hands/64 --out nbs/results/asl-hands/comparison slots warp    on your own films
 
 Minutes are processor minutes of one thread, so that whatever else the machine does takes nothing from anyone. All but
 the named choice is as in the shipped training, the rate too: after ten minutes it is still on its way down.
-Each run writes nbs/results/comparison/NAME-SEED.json. A run whose file is there is not made again; if that file was
+Each run writes OUT/NAME-SEED.json. A run whose file is there is not made again; if that file was
 made with other settings, this says so and stops: delete the folder to begin anew."""
 import argparse
 import json
@@ -29,6 +30,7 @@ from lamd_nb.streams import stream
 from lamd_nb.train import fit
 from lamd_nb.verdicts import judge
 
+SHAPES = "worlds:shapes"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"
 ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1, and of the training if need be
     "slots": ({}, {}),
@@ -51,19 +53,21 @@ ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stag
 }
 
 
-def settings(name: str, seed: int, minutes: float, clips: int) -> dict:
+def settings(name: str, seed: int, minutes: float, clips: int, data: str) -> dict:
     "All that decides how a run goes, but for the code and the machine."
     p, (vae, stage, *more) = preset("toy"), ARMS[name]
     base = dict(name=name, seed=seed, minutes=minutes, clips=clips, size=p.size, frames=p.frames, vae=p.vae | vae, stage1=p.stage1 | stage,
                 batch=p.fit1["batch"], lr=p.fit1["lr"], ema=0.99, warmup=p.fit1["warmup"], precision="bf16")
-    return base | (more[0] if more else {})
+    return base | (dict(data=data) if data != SHAPES else {}) | (more[0] if more else {})
 
 
 @torch.no_grad()
-def figures(vae, clips: int, size: int, frames: int) -> dict:
-    "How well held-out clips come back, and whether their shapes do."
+def figures(vae, clips: int, size: int, frames: int, data: str) -> dict:
+    "How well held-out clips come back, and, where the truth is known, whether their shapes do."
     model = SimpleNamespace(vae=vae, encode=lambda v: (vae.content(v[:, :, 0]), vae.encode(v).mu),
                             decode=lambda content, z: vae.decode(z, content).clamp(-1, 1))
+    if data != SHAPES:
+        return reconstruction(model, open_data(data, size, frames, split="test"), clips)
     world, free = (ShapesWorld(size, frames, "test", mode) for mode in ("captioned", "free"))
     parts = [world.batch(rows) for rows in chunks(clips)]
     seen = mean([judge(model.decode(*model.encode(p["video"])), p) for p in parts], [len(p["video"]) for p in parts])
@@ -77,10 +81,11 @@ def trial(s: dict) -> dict:
     "Train one arm with one seed and judge it."
     seed_all(s["seed"])
     players = stage1_players(Stage1(MCDVAE(**s["vae"]), **s["stage1"]), lr=s["lr"], ema=s["ema"])
-    batches = stream(open_data("worlds:shapes", s["size"], s["frames"]), s["batch"], s["seed"])
+    data = s.get("data", SHAPES)
+    batches = stream(open_data(data, s["size"], s["frames"]), s["batch"], s["seed"])
     with patch.object(time, "perf_counter", time.process_time):
         *_, last = fit(players, batches, minutes=s["minutes"], warmup=s["warmup"], precision=s["precision"], seed=s["seed"], show=True)
-    return s | dict(steps=last["step"]) | figures(players[0].averaged.vae.cpu().eval(), s["clips"], s["size"], s["frames"])
+    return s | dict(steps=last["step"]) | figures(players[0].averaged.vae.cpu().eval(), s["clips"], s["size"], s["frames"], data)
 
 
 def missing(wanted: dict, file: Path) -> bool:
@@ -100,16 +105,18 @@ def main():
     say.add_argument("--minutes", type=float, default=10, help="processor minutes of training")
     say.add_argument("--seeds", type=int, default=2)
     say.add_argument("--clips", type=int, default=100, help="held-out clips to judge by")
+    say.add_argument("--data", default=SHAPES, help="what to train on and be judged by, as for lamd_train: of films, both halves")
+    say.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     a = say.parse_args()
     if unknown := set(a.names) - set(ARMS):
         say.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ARMS)}")
     if min(a.minutes, a.seeds, a.clips) <= 0:
         say.error("minutes, seeds and clips must be positive")
     torch.set_num_threads(1)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    a.out.mkdir(parents=True, exist_ok=True)
     for seed in range(a.seeds):
         for name in a.names or ARMS:
-            wanted, file = settings(name, seed, a.minutes, a.clips), RESULTS / f"{name.replace(' ', '-')}-{seed}.json"
+            wanted, file = settings(name, seed, a.minutes, a.clips, a.data), a.out / f"{name.replace(' ', '-')}-{seed}.json"
             if missing(wanted, file):
                 write_json(file, plain(trial(wanted)) | dict(machine=machine()))
 
