@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['centres', 'warp', 'SourceAttention', 'Timeline', 'pick', 'blend', 'each', 'grow', 'FusionDecoder']
 
-# %% ../nbs/07_fusion.ipynb #039d80cf
+# %% ../nbs/07_fusion.ipynb #3c0e4fd0
 import math
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .layers import Down, ResBlock, conv, norm, zero
@@ -158,7 +159,7 @@ def grow(
     "Twice as high and wide, interpolated."
     return F.interpolate(x, scale_factor=2., mode='bilinear')
 
-# %% ../nbs/07_fusion.ipynb #4b909bce
+# %% ../nbs/07_fusion.ipynb #f35f2be4
 class FusionDecoder(nn.Module):
     "D_V: z_m stretched along time, fused with f_x0, then scale by scale with the content features."
     KINDS = ('plain', 'attend', 'warp')
@@ -190,75 +191,83 @@ class FusionDecoder(nn.Module):
         if kind != 'plain':
             self.plate = nn.Sequential(conv(c, b), nn.SiLU(), nn.Upsample(scale_factor=2.), conv(b, b), nn.SiLU(),
                                        nn.Upsample(scale_factor=2.), conv(b, 3), nn.Tanh())
-        wish = [3.]*self.BESIDE + [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # at first: more of the first frame than of anything else here
-        self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g + self.HINTS, a), nn.SiLU(), zero(conv(a, 3 + len(wish))))
+        wish = [3.]*self.BESIDE + [1.]*g + [1.]*(kind != 'plain') + [0., 2.] # a subclass's layers, moved, plate, paint, still
+        self.at_full = nn.Sequential(nn.SiLU(), conv(a + 9*g + self.HINTS, a), nn.SiLU(), zero(conv(a, 3 + len(wish)))) # a guess brings 3 colours and 6 numbers of `tag`
         with torch.no_grad(): self.at_full[-1].bias[3:] = torch.tensor(wish)
 
-    def meet(self,
-        z:Tensor, # (b d h w)
-        f:Tensor, # (b c h w) f_x0
-    ) -> Tensor: # (b c h w) one map for the whole clip
-        "z_m looks around and is added to f_x0."
-        h = self.enter(z)
-        return h + grow(self.around(h)) + self.fuse0(f)
+# %% ../nbs/07_fusion.ipynb #d7aa6f52
+@patch
+def meet(self:FusionDecoder,
+    z:Tensor, # (b d h w)
+    f:Tensor, # (b c h w) f_x0
+) -> Tensor: # (b c h w) one map for the whole clip
+    "z_m looks around and is added to f_x0."
+    h = self.enter(z)
+    return h + grow(self.around(h)) + self.fuse0(f)
 
-    def tell(self,
-        both:Tensor, # (b c h w) what `meet` says
-        f:Tensor, # (b c h w) f_x0
-        frames:Tensor|None=None, # (b k)
-    ) -> Tensor: # (b*k c h w) features of the frames asked for
-        "The map stretched along time, and f_x0 once more."
-        return self.frame(pick(self.timeline(both) + self.fuse1(f)[:, :, None], frames))
+@patch
+def tell(self:FusionDecoder,
+    both:Tensor, # (b c h w) what `meet` says
+    f:Tensor, # (b c h w) f_x0
+    frames:Tensor|None=None, # (b k)
+) -> Tensor: # (b*k c h w) features of the frames asked for
+    "The map stretched along time, and f_x0 once more."
+    return self.frame(pick(self.timeline(both) + self.fuse1(f)[:, :, None], frames))
 
-    def ask(self,
-        h:Tensor, # (b*k c h w) what `tell` says
-        f:Tensor, # (b c h w) f_x0
-        x0:Tensor, # (b 3 4h 4w) first frame
-        plate:Tensor, # (b 3 4h 4w) what stands behind
-    ) -> tuple[Tensor, Tensor, Tensor]: # features (b*k c h w), source (b*k g 2 h w), rough (b*k 3 h w)
-        "Where each place comes from, and a small picture made of attended colours."
-        still, behind = (F.avg_pool2d(x, x.shape[-1]//f.shape[-1]) for x in (x0, plate))
-        got, colours, source = self.source(h, f, still)
-        h = self.after(h + got)
-        choice = torch.cat([colours, each(torch.stack([behind, still], 1), len(h)//len(f))], 1)
-        return h, source, blend(choice, self.rough(h))
+# %% ../nbs/07_fusion.ipynb #f555b5bc
+@patch
+def ask(self:FusionDecoder,
+    h:Tensor, # (b*k c h w) what `tell` says
+    f:Tensor, # (b c h w) f_x0
+    x0:Tensor, # (b 3 4h 4w) first frame
+    plate:Tensor, # (b 3 4h 4w) what stands behind
+) -> tuple[Tensor, Tensor, Tensor]: # features (b*k c h w), source (b*k g 2 h w), rough (b*k 3 h w)
+    "Where each place comes from, and a small picture made of attended colours."
+    still, behind = (F.avg_pool2d(x, x.shape[-1]//f.shape[-1]) for x in (x0, plate))
+    got, colours, source = self.source(h, f, still)
+    h = self.after(h + got)
+    choice = torch.cat([colours, each(torch.stack([behind, still], 1), len(h)//len(f))], 1)
+    return h, source, blend(choice, self.rough(h))
 
-    def beside(self,
-        h:Tensor, # (b*k c h w) features of the frames, after asking
-        source:Tensor, # (b k g 2 h w) where each place comes from
-        content:list[Tensor], # from `ContentEncoder`
-        frames:Tensor|None=None, # (b k) which frames; None: all
-    ) -> tuple[list, list, dict]: # further layers (b*k n 3 4h 4w), further maps (b*k c 4h 4w), what was found on the way
-        "What a subclass lays beside the other layers: here nothing."
-        return [], [], {}
+# %% ../nbs/07_fusion.ipynb #0cebda1f
+@patch
+def beside(self:FusionDecoder,
+    h:Tensor, # (b*k c h w) features of the frames, after asking
+    source:Tensor, # (b k g 2 h w) where each place comes from
+    content:list[Tensor], # from `ContentEncoder`
+    frames:Tensor|None=None, # (b k) which frames; None: all
+) -> tuple[list, list, dict]: # further layers (b*k n 3 4h 4w), further maps (b*k c 4h 4w), what was found on the way
+    "What a subclass lays beside the other layers: here nothing."
+    return [], [], {}
 
-    def forward(self,
-        z:Tensor, # (b d h/4 w/4) motion latent
-        content:list[Tensor], # from `ContentEncoder`: x0 and three maps
-        frames:Tensor|None=None, # (b k) long: decode only these frames; None: all
-        details:bool=False, # also return what was found on the way
-    ) -> Tensor|tuple[Tensor, dict]: # clip (b 3 k h w) about [-1,1]; details: plate (b 3 h w), rough (b*k 3 h/4 w/4), source, layers, logits
-        "Say where things come from, fetch them, and lay the layers over each other."
-        x0, full, half, f = content
-        both, found, layers, maps = self.meet(z, f), {}, [], []
-        h = self.tell(both, f, frames)
-        b, k = len(z), len(h)//len(z)
-        if self.kind != 'plain':
-            found['plate'] = self.plate(both)
-            h, source, found['rough'] = self.ask(h, f, x0, found['plate'])
-        y = grow(self.up_half(h)) + each(self.skip_half(half), k)
-        if self.guesses:
-            shift = rearrange(self.shift(h), 'm (g c) h w -> m g c h w', c=2)
-            source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
-            y = y + self.moved_half(warp(half, source).flatten(1, 2))
-            moved = warp(torch.cat([x0, self.tag(full)], 1), source)
-            layers, maps, more = self.beside(h, source, content, frames)
-            found |= more | dict(source=source)
-            layers, maps = [*layers, moved[:, :, :3]], [moved.flatten(1, 2), *maps]
-        y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)
-        y = self.at_full(torch.cat([y, *maps], 1))
-        if self.kind != 'plain': layers.append(each(found['plate'], k)[:, None])
-        layers = torch.cat([*layers, y[:, None, :3].tanh(), each(x0, k)[:, None]], 1)
-        video = rearrange(blend(layers, y[:, 3:]), '(b k) c h w -> b c k h w', b=b)
-        if not details: return video
-        return video, found | dict(layers=layers, logits=y[:, 3:])
+@patch
+def forward(self:FusionDecoder,
+    z:Tensor, # (b d h/4 w/4) motion latent
+    content:list[Tensor], # from `ContentEncoder`: x0 and three maps
+    frames:Tensor|None=None, # (b k) long: decode only these frames; None: all
+    details:bool=False, # also return what was found on the way
+) -> Tensor|tuple[Tensor, dict]: # clip (b 3 k h w) about [-1,1]; details: plate (b 3 h w), rough (b*k 3 h/4 w/4), source, layers, logits
+    "Say where things come from, fetch them, and lay the layers over each other."
+    x0, full, half, f = content
+    both, found, layers, maps = self.meet(z, f), {}, [], []
+    h = self.tell(both, f, frames)
+    b, k = len(z), len(h)//len(z)
+    if self.kind != 'plain':
+        found['plate'] = self.plate(both)
+        h, source, found['rough'] = self.ask(h, f, x0, found['plate'])
+    y = grow(self.up_half(h)) + each(self.skip_half(half), k)
+    if self.guesses:
+        shift = rearrange(self.shift(h), 'm (g c) h w -> m g c h w', c=2)
+        source = rearrange(source.float() + .25*shift.float().tanh(), '(b k) ... -> b k ...', b=b)
+        y = y + self.moved_half(warp(half, source).flatten(1, 2))
+        moved = warp(torch.cat([x0, self.tag(full)], 1), source)
+        layers, maps, more = self.beside(h, source, content, frames)
+        found |= more | dict(source=source)
+        layers, maps = [*layers, moved[:, :, :3]], [moved.flatten(1, 2), *maps]
+    y = grow(self.up_full(self.at_half(y))) + each(self.skip_full(full), k)
+    y = self.at_full(torch.cat([y, *maps], 1))
+    if self.kind != 'plain': layers.append(each(found['plate'], k)[:, None])
+    layers = torch.cat([*layers, y[:, None, :3].tanh(), each(x0, k)[:, None]], 1)
+    video = rearrange(blend(layers, y[:, 3:]), '(b k) c h w -> b c k h w', b=b)
+    if not details: return video
+    return video, found | dict(layers=layers, logits=y[:, 3:])

@@ -64,7 +64,7 @@ class Stage1(nn.Module):
         self.vae, self.rate = vae, RateControl(nats, anneal=anneal)
         self.extra, self.k, self.reach, self.plate, self.tv, self.doubt = extra, k, reach, plate, tv, doubt
         self.mean_share, self.blind, self.usual = mean_share, blind, usual
-        self.judge = partial(judge.eval().requires_grad_(False)) if isinstance(judge, nn.Module) else judge # or it would learn to be lenient
+        self.judge = partial(judge.eval().requires_grad_(False)) if isinstance(judge, nn.Module) else judge # wrapped, so that nn.Module does not take its weights for ours
 
     def draw(self,
         q:Posterior, # of z_m

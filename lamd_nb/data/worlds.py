@@ -91,7 +91,13 @@ def action(
     chance[:, ROTATING] **= 1/self.rotating # the largest wins, and does so in proportion to the weight
     return named, torch.where(ok, chance, -1.).argmax(1)
 
-# %% ../../nbs/02_worlds.ipynb #1c8b3244
+# %% ../../nbs/02_worlds.ipynb #70a35226
+def _apart(
+    reach:Tensor, # (... k) how far objects extend
+) -> Tensor: # (... k k) how far from each other their middles should be
+    "Nearer than that we speak of an overlap."
+    return .85*(reach[..., :, None] + reach[..., None, :]) + .02
+
 @patch
 def layout(
     self:ShapesWorld,
@@ -105,9 +111,8 @@ def layout(
     reach, there = who['reach'], who['present']
     margin = (reach + 1/64)[:, None, :, None]
     spot = margin + self.draw(index, 7, tries, 3, 2)*(1 - 2*margin) # b n 3 2
-    need = (reach[:, :, None] + reach[:, None])*.85 + .02
     pair = (there[:, :, None] & there[:, None]).triu(1)
-    gap = (spot[:, :, :, None] - spot[:, :, None]).norm(dim=-1) - need[:, None]
+    gap = (spot[:, :, :, None] - spot[:, :, None]).norm(dim=-1) - _apart(reach)[:, None]
     score = gap.masked_fill(~pair[:, None], 0.).clamp_max(0).flatten(2).amin(2) # 0: all apart
     if self.mode == 'captioned':
         room = has_room(_pick(spot.transpose(1, 2), named), _pick(reach, named)[:, None], motion[:, None])
