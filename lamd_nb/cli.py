@@ -60,16 +60,19 @@ def trained_vae(
     adopt(vae, state, run)
     return vae.eval().requires_grad_(False), r['preset']
 
-# %% ../nbs/20_cli.ipynb #482bc7c6
+# %% ../nbs/20_cli.ipynb #cdcd39b6
 def look_over(
     source, # where clips come from
 ) -> None:
-    "Refuse a folder with an unreadable or too short video before training begins."
+    "Refuse a folder with an unreadable or too short video before training begins, or tell which ones are skipped, if that was allowed."
     for clips in getattr(source, 'worlds', [source]):
         if not isinstance(clips, Clips): continue
         need = (clips.frames - 1)*clips.stride + 1
         for i in range(len(clips.files)):
-            if clips.claims(i) < need: clips.plan(clips.film(i), 0)
+            try:
+                if clips.claims(i) < need: clips.plan(clips.film(i), 0)
+            except ValueError as error: clips.skip(i, error)
+        if len(clips.skipped) == len(clips.files): raise clips.nothing()
 
 def condition_of(
     source, # where training clips come from

@@ -111,7 +111,8 @@ def test_lists_that_are_wrong(tmp_path):
     file = tmp_path / "train_explicit.json"
     for text, part in (('{"7": {"video": "v.avi", "caption": " the cone rotates."}}', "entry 7: caption ' the cone rotates.': found 'rotates' where one of these was expected: is"),
                        ("{", "is no JSON"), ("[]", "should map numbers"), ('{"a": {"video": "v", "caption": "c"}}', "should map numbers"), ('{"1": {"caption": ""}}', "should map numbers"),
-                       ('{"1": {"video": "v", "caption": null}}', "entry 1")):
+                       ('{"1": {"video": "v", "caption": null}}', "entry 1"), ('{"1": {"video": null, "caption": " the cone is rotating."}}', "entry 1: its video is None"),
+                       ('{"1": {"video": "", "caption": " the cone is rotating."}}', "entry 1: its video is ''")):
         file.write_text(text)
         with pytest.raises(ValueError, match=part):
             CaterGen(tmp_path)

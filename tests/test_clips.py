@@ -237,6 +237,10 @@ def test_a_class_called_train(tmp_path):
     touch(tmp_path / "c", "train/1.mp4", "test/1.mp4", "bus/1.mp4")
     with pytest.warns(UserWarning, match="the films in 'bus' are left out: they lie beside 'test' and 'train' in"):
         assert half(tmp_path / "c", "test") == tmp_path / "c/test"
+    touch(tmp_path / "loose", "train/1.mp4", "2.mp4", "3.txt")
+    (tmp_path / "loose/ring").symlink_to("ring")
+    with pytest.warns(UserWarning, match="the films in '2.mp4' are left out: they lie beside 'train' in"):
+        assert half(tmp_path / "loose", "train") == tmp_path / "loose/train"
     touch(tmp_path / "d", "train/pack.json", "films/1.mp4")
     assert half(tmp_path / "d", "train") == tmp_path / "d/train"
     touch(tmp_path / "e", "train/1.mp4", *(f"huge/{k}.txt" for k in range(3000)))

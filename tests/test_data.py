@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from footage import pixels, write
@@ -17,11 +18,15 @@ from lamd_nb.data.records import write_records
 from lamd_nb.data.sources import open_data
 
 
-def lamd_data(*words, status=0):
+def shell(*words, status=0):
     "What the shell shows, and that it ends as it should."
-    done = subprocess.run([Path(sys.executable).parent / "lamd_data", *map(str, words)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([Path(sys.executable).parent / words[0], *map(str, words[1:])], capture_output=True, text=True, timeout=120)
     assert done.returncode == status and "Traceback" not in done.stderr, done.stderr[-2000:]
     return done.stdout + done.stderr
+
+
+def lamd_data(*words, status=0):
+    return shell("lamd_data", *words, status=status)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,9 @@ def test_check_names_what_is_damaged(films, tmp_path):
     assert "| films | 4 of 43,264 |" in lamd_data("check", f"bair:{tmp_path}/bair?on_error=skip", status=1)
     (tmp_path / "bair/test").mkdir()
     (tmp_path / "bair/test/traj_0_to_255.tfrecords").write_bytes(cut.read_bytes()[:500])
-    assert "no test film of BAIR" in lamd_data("check", f"bair:{tmp_path}/bair", status=1), "a half of which nothing is left is no half that is missing"
+    said = lamd_data("check", f"bair:{tmp_path}/bair", status=1)
+    assert "no test film of BAIR" in said and "| films | 4 of 43,264 | - |" in said, "a half of which nothing is left is no half that is missing"
+    assert "no test film of BAIR" in lamd_data("pack", f"bair:{tmp_path}/bair", tmp_path / "pack3", "--skip", status=1) and not (tmp_path / "pack3").exists()
     write(tmp_path / "films/whole.mkv", pixels(0, 40), "mpeg4", "yuv420p")
     whole = (tmp_path / "films/whole.mkv").read_bytes()
     assert "| broken or too short | 0 |" in lamd_data("check", tmp_path / "films")
@@ -89,6 +96,45 @@ def test_skipping_is_told_in_a_line(films, tmp_path):
         said = lamd_data(word, tmp_path / "films", tmp_path / word, "--skip")
         assert f"lamd_data {word}: skipped: cannot read '{tmp_path}/films/2.mp4'" in said and "2 films" in said and "1 left out (films that were left out" in said
         assert "cannot read" in lamd_data(word, tmp_path / "films", tmp_path / f"{word}2", status=1)
+
+
+def test_check_asks_how_long_a_clip_is(films, tmp_path):
+    "Of a pack too, which vouches for its films, with rules of its own or without."
+    lamd_data("pack", films, tmp_path / "pack", "--size", 32)
+    for rules, frames, wrong in (("", 18, 0), ("", 19, 1), ("?stride=2", 10, 1), ("?stride=2", 9, 0), ("?fit=crop", 100, 4)):
+        said = lamd_data("check", f"{tmp_path}/pack{rules}", "--frames", frames, status=wrong > 0)
+        assert f"| broken or too short | {wrong} |" in said, (rules, frames)
+    assert lamd_data("show", f"{tmp_path}/pack?flip=true", "--clips", 2, "--out", tmp_path / "a.png").strip() == f"{tmp_path}/a.png"
+
+
+def test_names_that_are_no_text(tmp_path):
+    (tmp_path / "films").mkdir()
+    film = write(tmp_path / "a.mp4", pixels(0, 20)).read_bytes()
+    for name, data in ((b"caf\xe9.mp4", film), (b"th\xe9.mp4", b"nothing")):
+        Path(os.fsdecode(os.fsencode(tmp_path / "films") + b"/" + name)).write_bytes(data)
+    assert "th\ufffd.mp4" in lamd_data("check", tmp_path / "films", status=1)
+    Path(os.fsdecode(os.fsencode(tmp_path / "films") + b"/th\xe9.mp4")).unlink()
+    lamd_data("show", tmp_path / "films", "--clips", 1, "--out", tmp_path / "a.png")
+
+
+def test_one_file_with_both_halves(tmp_path):
+    "A VideoGPT file with as many test films as training films has two halves all the same."
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "bair.hdf5", "w") as box:
+        for split, k in (("train", 0), ("test", 1)):
+            box[f"{split}_data"], box[f"{split}_idx"] = pixels(k, 40), np.array([0, 20])
+    said = lamd_data("check", f"bair:{tmp_path}/bair.hdf5")
+    assert "| | train | test |" in said.replace("|  |", "| |")
+
+
+def test_training_goes_on_without_what_is_broken(films, tmp_path):
+    "If it was allowed to, and not if nothing is left."
+    write(tmp_path / "films/1.mp4", pixels(0, 20))
+    (tmp_path / "films/2.mp4").write_bytes(b"nothing")
+    ask = ["stage1", "--preset", "tiny", "--steps", "2"]
+    for rules, status, part in (("?on_error=skip", 0, "skipped: cannot read"), ("", 1, "2.mp4': it is no mp4"), ("?on_error=skip&fps=.1", 1, "can be used")):
+        said = shell("lamd_train", *ask, "--data", f"{tmp_path}/films{rules}", "--out", tmp_path / f"run{len(rules)}", status=status)
+        assert part in said, rules
 
 
 def test_show(films, tmp_path):

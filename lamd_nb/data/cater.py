@@ -126,7 +126,7 @@ class CaterGen(Benchmark):
         self.captions = [caption.strip() for name, caption in entries]
         return [name for name, caption in entries]
 
-# %% ../../nbs/03h_cater.ipynb #595e9f84
+# %% ../../nbs/03h_cater.ipynb #b9288728
 def read_captions(
     file:str|Path, # {"0": {"video": "videos/x.avi", "caption": " the cone is ..."}, ...}
     broken:dict|None=None, # takes what is wrong with an entry, by its number; None: it is an error
@@ -139,6 +139,7 @@ def read_captions(
     except (LookupError, TypeError, ValueError, AttributeError): raise ValueError(f"'{file}' should map numbers to a 'video' and a 'caption' each") from None
     wrong = {} if broken is None else broken
     for k, video, caption in rows:
+        if not (isinstance(video, str) and video): wrong[f'{Path(file).name}#{k}'] = f"'{file}', entry {k}: its video is {video!r}, but must be the name of a file"; continue
         try: parse(caption)
         except (ValueError, TypeError) as e: wrong[f'{Path(file).name}#{k}'] = f"'{file}', entry {k}: {e}"
     if wrong and broken is None: raise ValueError(next(iter(wrong.values())))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIDEOS', 'PICTURES', 'RULES', 'BOXES', 'STRICT', 'natural', 'shelf', 'recall', 'remember', 'find_films', 'upright',
-           'read_picture', 'Video', 'Stills', 'open_film']
+           'read_picture', 'Video', 'Gif', 'Stills', 'open_film']
 
 # %% ../../nbs/03_films.ipynb #fe9fa740
 import hashlib
@@ -33,7 +33,12 @@ def natural(
     "A name cut into text and numbers."
     return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split('([0-9]+)', name))]
 
-# %% ../../nbs/03_films.ipynb #9db82cf3
+# %% ../../nbs/03_films.ipynb #0aa6435f
+def _sure(ask):
+    "The answer of the system; no, if a link leads in a circle."
+    try: return ask()
+    except OSError: return False
+
 def _visit(root, here):
     "What one folder holds: films and folders, as names below root."
     films, folders, pictures = [], [], 0
@@ -41,8 +46,8 @@ def _visit(root, here):
         for e in entries:
             if e.name.startswith('.'): continue
             name, suffix = f'{here}/{e.name}' if here else e.name, os.path.splitext(e.name)[1].lower()
-            if e.is_dir(): folders.append(name)
-            elif suffix in VIDEOS and (e.is_file() or not os.path.exists(e.path)): films.append(name) # no pipes, but dead links
+            if _sure(e.is_dir): folders.append(name)
+            elif suffix in VIDEOS and (_sure(e.is_file) or not os.path.exists(e.path)): films.append(name) # no pipes, but dead links
             elif suffix in PICTURES: pictures += 1
     if pictures > bool(folders) and not films: films.append(here or '.')
     return films, folders
@@ -151,20 +156,23 @@ def upright(
     quarter = round(getattr(frame, 'rotation', 0)/90) % 4
     return np.rot90(x, quarter).copy() if quarter else x
 
-# %% ../../nbs/03_films.ipynb #4fe63390
+# %% ../../nbs/03_films.ipynb #8b455965
+def _rgb(im):
+    "A Pillow image of any mode as (h w 3) bytes: a copy, which may be written to."
+    if im.mode.startswith('I'): return np.repeat(((np.asarray(im).astype(np.int64) + 128)//257).astype(np.uint8)[..., None], 3, -1)
+    if im.has_transparency_data: return _on_white(np.asarray(im.convert('RGBA')))
+    return np.array(im.convert('RGB'))
+
 def read_picture(
     file:str|Path, # a picture of any mode that Pillow reads
 ) -> np.ndarray: # (h w 3) uint8
     "A still picture as plain RGB, turned as its EXIF flag says, transparency shown over white."
     try:
-        with Image.open(file) as im: im = ImageOps.exif_transpose(im)
-        if im.mode.startswith('I'): return np.repeat(((np.asarray(im).astype(np.int64) + 128)//257).astype(np.uint8)[..., None], 3, -1)
-        if im.has_transparency_data: return _on_white(np.asarray(im.convert('RGBA')))
-        return np.array(im.convert('RGB')) # a copy, which may be written to
+        with Image.open(file) as im: return _rgb(ImageOps.exif_transpose(im))
     except Exception as e: raise ValueError(f"cannot read '{file}': {getattr(e, 'strerror', None) or e}") from None
 
-# %% ../../nbs/03_films.ipynb #bd57131d
-BOXES = dict(protocol_whitelist='file', format_whitelist='mov,matroska,avi,gif') # mov is mp4 too, and matroska webm
+# %% ../../nbs/03_films.ipynb #eff2eb87
+BOXES = dict(protocol_whitelist='file', format_whitelist='mov,matroska,avi') # mov is mp4 too, and matroska webm
 STRICT = dict(err_detect='explode', max_pixels=str(2**26)) # nor is a frame of gigabytes ever made
 
 def _said(e): return getattr(e, 'strerror', None) or e
@@ -185,26 +193,15 @@ def _opened(file):
             yield box, tracks[0]
     except (av.FFmpegError, ValueError, MemoryError) as e: raise ValueError(f"cannot read '{file}': {_said(e)}") from None
 
-# %% ../../nbs/03_films.ipynb #efa6fb63
-def _ends(data):
-    "Whether the last packet of a GIF holds whole blocks, and behind them the mark of the end."
-    data, at = data + bytes(12), 0
-    while data[at:at + 1] in (b'!', b','):                   # something extra, or a picture: nine bytes of place, its colours, a byte about its code
-        at += 2 if data[at:at + 1] == b'!' else 11 + (3*2**(data[at + 9] % 8 + 1) if data[at + 9] > 127 else 0)
-        while at < len(data) and data[at]: at += data[at] + 1
-        at += 1
-    return data[at:at + 1] == b';'
-
+# %% ../../nbs/03_films.ipynb #f52dd498
 def _packets(box, track):
     "(when shown in ticks, whether a key) of each frame, in the order of decoding, and when the last one ends; nothing is decoded."
-    rows, last, end, spare = [], b'', 0, 0
+    rows, end, spare = [], 0, 0
     for p in box.demux(track):
         if not p.size or p.is_discard: spare += p.dts is not None; continue # discarded: cut away by an edit that left it in the file
         if p.is_corrupt: raise ValueError(f'it breaks off within frame {len(rows)}')
         rows.append((p.pts, p.is_keyframe))
         end = max(end, (p.pts or 0) + (p.duration or 0))
-        if box.format.name == 'gif': last = bytes(p)
-    if last and not _ends(last): raise ValueError(f'it breaks off within frame {len(rows) - 1}, or behind it')
     if not rows: raise ValueError('it holds no frame')
     return rows, end, spare
 
@@ -320,6 +317,54 @@ def read(
         if not self.settle(): raise
         yield from self._pick(numbers[given:])
 
+# %% ../../nbs/03_films.ipynb #85fc62b7
+def _palette(flags): return 3*2**(flags % 8 + 1) if flags > 127 else 0 # bytes
+
+def _durations(data):
+    "How long each picture of a GIF is shown, in hundredths of a second; an error if the mark of the end does not come."
+    try:
+        at, shown, wait = 13 + _palette(data[10]), [], 0
+        while data[at] != 0x3b:
+            if data[at] == 0x21:                                              # something extra; 0xf9: about the next picture
+                if data[at + 1] == 0xf9: wait = data[at + 4] + 256*data[at + 5]
+                at += 2
+            elif data[at] == 0x2c: shown, wait, at = [*shown, wait if wait > 1 else 10], 0, at + 11 + _palette(data[at + 9])
+            elif data[at]: raise ValueError(f'behind picture {len(shown)} comes what is no block of a GIF')
+            while data[at]: at += data[at] + 1
+            at += 1
+    except IndexError: raise ValueError(f'it breaks off within frame {max(len(shown) - 1, 0)}, or behind it' if len(data) > 12 else 'it breaks off at once') from None
+    if not shown: raise ValueError('it holds no frame')
+    return shown
+
+# %% ../../nbs/03_films.ipynb #2c905094
+class Gif:
+    "A GIF whose frames are read by number. Opening one hops over its blocks and decodes nothing."
+    def __init__(self,
+        file:str|Path, # path
+    ):
+        self.file, self.decoded = str(file), 0
+        data = Path(file).read_bytes()
+        try: shown = _durations(data)
+        except ValueError as e: raise ValueError(f"cannot read '{file}': {e}") from None
+        h, w = (int.from_bytes(data[k:k + 2], 'little') for k in (8, 6))
+        if h*w > 2**26: raise ValueError(f"cannot read '{file}': a picture of {w} x {h} pixels is no frame of a film")
+        self.times = np.cumsum([0, *shown[:-1]])/100 # seconds
+
+    def __len__(self): return len(self.times)
+
+    def read(self,
+        numbers, # which frames, from 0, ascending; repeats are allowed
+    ) -> Iterator[np.ndarray]: # (h w 3) uint8, one after the other
+        "Frames by number, all drawn up to the last that is asked for."
+        numbers, n, drawn = _asked(self, numbers), 0, -1
+        try:
+            with Image.open(self.file, formats=['GIF']) as im:
+                for n in numbers:
+                    self.decoded, drawn = self.decoded + n - drawn, n
+                    im.seek(n)
+                    yield _rgb(im)
+        except (OSError, ValueError, EOFError, SyntaxError, IndexError) as e: raise ValueError(f"cannot read '{self.file}': near frame {n}: {_said(e)}") from None
+
 # %% ../../nbs/03_films.ipynb #90c9025f
 class Stills:
     "A folder of pictures as a film, in the natural order of their names. Opening one only lists it."
@@ -342,10 +387,13 @@ class Stills:
             self.decoded += 1
             yield read_picture(os.path.join(self.file, self.names[n]))
 
-# %% ../../nbs/03_films.ipynb #0e1b182d
+# %% ../../nbs/03_films.ipynb #6160ebd9
 def open_film(
     path:str|Path, # a video, or a folder of pictures
-) -> Video|Stills: # with `len(film)`, `film.times` and `film.read(numbers)`
-    "A film of either kind."
-    try: return Stills(path) if os.path.isdir(path) else Video(path)
+) -> Video|Gif|Stills: # with `len(film)`, `film.times` and `film.read(numbers)`
+    "A film of any kind. What it is, its first bytes say, and not its name."
+    try:
+        if os.path.isdir(path): return Stills(path)
+        with open(path, 'rb') as f: kind = Gif if f.read(6) in (b'GIF87a', b'GIF89a') else Video
+        return kind(path)
     except OSError as e: raise ValueError(f"cannot read '{path}': {_said(e)}") from None

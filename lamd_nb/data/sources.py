@@ -99,10 +99,10 @@ def rules_of(
         else: raise ValueError(f"rule '{name}' is '{value}', but must be {' or '.join('true or false' if t is bool else t.__name__ for t in types)}")
     return out
 
-# %% ../../nbs/03k_sources.ipynb #ec01fd21
+# %% ../../nbs/03k_sources.ipynb #de981802
 def open_data(
     spec:str, # 'worlds:NAME'; a folder of films or a pack of them, as 'folder:PATH' or just its path; a benchmark, as 'bair:PATH'; or shards, as 'wds:PATH', see `FOLDERS`; behind it perhaps '?rule=value&rule=value'
-    size:int=64, # pixels
+    size:int|None=64, # pixels; None: as it was packed
     frames:int=16, # frames of a clip
     split:str='train', # 'train' or 'test'
     seed:int=0, # another seed, other clips
