@@ -40,7 +40,7 @@ def shrunk(
     "Frames averaged down, each a clip of its own."
     return F.avg_pool2d(video.transpose(1, 2).flatten(0, 1), video.shape[-1]//side)[:, :, None]
 
-# %% ../nbs/11_stage1.ipynb #ef2ee36d
+# %% ../nbs/11_stage1.ipynb #252f75ef
 class Stage1(nn.Module):
     "The autoencoder and its thermostat, with the loss that trains both."
     def __init__(self,
