@@ -135,7 +135,7 @@ BAD = [
     ("train", ["stage3", "--steps", "1"], "stage1 or stage2"),
     ("train", ["stage1"], "--minutes"),
     ("train", ["stage1", "--steps", "0"], "at least one step"),
-    ("train", ["stage1", "--steps", "1", "--preset", "huge"], "toy, tiny"),
+    ("train", ["stage1", "--steps", "1", "--preset", "huge"], "toy, film, tiny"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/nowhere"], "nowhere"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/empty"], "empty"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/short"], "9 frames"),
