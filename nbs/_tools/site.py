@@ -93,12 +93,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="folder for the pages")
     out = parser.parse_args().out.resolve()
-    shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        command = [sys.executable, "-P", "-m", "sphinx", "-q", "-b", "html", "-c", str(NBS / "_tools"), folder, str(out)]
+        source, built = Path(folder) / "source", Path(folder) / "built"  # the builder leaves a folder of pictures beside the pages
+        source.mkdir()
+        write(source)
+        command = [sys.executable, "-P", "-m", "sphinx", "-q", "-b", "html", "-c", str(NBS / "_tools"), str(source), str(built)]
         command = [word for word in command if word != "-P" or sys.version_info >= (3, 11)]
-        done = subprocess.run(command, cwd=folder).returncode
+        done = subprocess.run(command, cwd=source).returncode
+        if not done:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.move(built, out)
     if not done:
         for spare in (".doctrees", "_sources"):
             shutil.rmtree(out / spare, ignore_errors=True)
