@@ -240,6 +240,7 @@ def beside(self:FusionDecoder,
     "What a subclass lays beside the other layers: here nothing."
     return [], [], {}
 
+# %% ../nbs/07_fusion.ipynb #295d3d65
 @patch
 def forward(self:FusionDecoder,
     z:Tensor, # (b d h/4 w/4) motion latent

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['APART', 'class_folders', 'note', 'half', 'Clips']
 
-# %% ../../nbs/03b_clips.ipynb #b4c89c9f
+# %% ../../nbs/03b_clips.ipynb #83dca10f
 import os
 import sys
 import warnings
@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .films import PICTURES, VIDEOS, find_films, natural, open_film
+from .films import PICTURES, VIDEOS, find_films, is_folder, natural, open_film
 from .shapes import uniform
 from .windows import FITS, WINDOWS, at_rate, choose, jittered, shares, span
 
@@ -33,7 +33,7 @@ def class_folders(
     heads = {name.split('/')[0] for name in films} if all(name.count('/') == 1 for name in films) else ()
     return sorted(heads, key=natural) if len(heads) > 1 else []
 
-# %% ../../nbs/03b_clips.ipynb #97b3c2ce
+# %% ../../nbs/03b_clips.ipynb #2fef3544
 APART = ('val', 'valid', 'validation', 'dev', 'eval', 'evaluation', 'holdout') # a third split, which is nobody's here
 
 _heard = {}
@@ -42,11 +42,6 @@ def note(
 ) -> None:
     "A warning told once, in one line, without a place in our code."
     warnings.warn_explicit(said, UserWarning, '<lamd_nb>', 0, registry=_heard)
-
-def _is_folder(entry):
-    "Whether it is one; a link that leads in a circle is none."
-    try: return entry.is_dir()
-    except OSError: return False
 
 def _holds_film(folder, look=2000):
     "Whether a film is among so many names in a folder and below it."
@@ -58,9 +53,10 @@ def _holds_film(folder, look=2000):
                 look, name = look - 1, e.name.lower()
                 pictures += name.endswith(PICTURES) and name[0] != '.'
                 if pictures > 1 or name.endswith(VIDEOS) and name[0] != '.': return True
-                if name[0] != '.' and _is_folder(e): todo.append(e.path)
+                if name[0] != '.' and is_folder(e): todo.append(e.path)
     return False
 
+# %% ../../nbs/03b_clips.ipynb #6e2016f3
 def _look_beside(splits, folders, loose):
     "Refuse a folder that is called as a split, but looks like one class among others; otherwise say what belongs to no split."
     split, named = splits[0], "' and '".join(s.name for s in splits)
@@ -72,7 +68,7 @@ def _look_beside(splits, folders, loose):
         raise ValueError(f"'{split.parent}' holds a folder '{split.name}', and films beside it, in '{where}': if '{split.name}' is a class like these, rename it; if it is a split, name '{split}' itself")
     if where: note(f"the films in '{where}' are left out: they lie beside '{named}' in '{split.parent}'")
 
-# %% ../../nbs/03b_clips.ipynb #4263e85a
+# %% ../../nbs/03b_clips.ipynb #0a9e800b
 def half(
     root:str|Path, # a folder of films, or the address of one
     split:str, # 'train' or 'test'
@@ -80,7 +76,7 @@ def half(
     "Where the films of one split are; an error if only those of the other are there, or if a split's name seems to be a class."
     if '://' in str(root): return root
     if not Path(root).is_dir(): return Path(root)
-    with os.scandir(root) as entries: names = {e.name: _is_folder(e) for e in entries if e.name[0] != '.'}
+    with os.scandir(root) as entries: names = {e.name: is_folder(e) for e in entries if e.name[0] != '.'}
     folders = sorted(name for name, folder in names.items() if folder)
     inside = {f.lower(): Path(root)/f for f in folders if f.lower() in ('train', 'test')}
     if inside: _look_beside(list(inside.values()), folders, [name for name, folder in names.items() if not folder and name.lower().endswith(VIDEOS)])

@@ -98,6 +98,7 @@ def _apart(
     "Nearer than that we speak of an overlap."
     return .85*(reach[..., :, None] + reach[..., None, :]) + .02
 
+# %% ../../nbs/02_worlds.ipynb #a45feabc
 @patch
 def layout(
     self:ShapesWorld,
