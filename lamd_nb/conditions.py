@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['Vocabulary', 'Block', 'TextEncoder', 'ClassEncoder', 'Condition', 'TextCondition', 'ClassCondition', 'condition_from']
 
-# %% ../nbs/14_conditions.ipynb #68f284b5
+# %% ../nbs/14_conditions.ipynb #d821d74f
 import difflib
 import re
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .layers import Attention
 
-# %% ../nbs/14_conditions.ipynb #1e402d71
+# %% ../nbs/14_conditions.ipynb #4193e7b0
 class Vocabulary:
     "The words a model knows: sentences into rows of numbers. 0 is padding, 1 opens every sentence."
     PAD, START = 0, 1
@@ -43,26 +44,30 @@ class Vocabulary:
         if not isinstance(sentence, str): raise TypeError(f'a sentence must be a str, not {type(sentence).__name__}')
         return re.findall(r"(?<![^\W_])-(?=\d)[^\W_']+|(?:[^\W_]|')+", sentence.lower())
 
-    def complain(self,
-        unknown:list[str], # words not known
-    ):
-        "One sentence that names unknown words, the nearest known ones and the vocabulary."
-        near = {w: difflib.get_close_matches(w, self.words, 1, .56) for w in unknown}
-        names = ', '.join(f"'{w}'" + (f" (did you mean '{n[0]}'?)" if n else '') for w, n in near.items())
-        raise ValueError(f"unknown {'word' if len(near) == 1 else 'words'} {names}; the {len(self.words)} known words are: {' '.join(self.words)}")
+# %% ../nbs/14_conditions.ipynb #63668224
+@patch
+def complain(self:Vocabulary,
+    unknown:list[str], # words not known
+):
+    "One sentence that names unknown words, the nearest known ones and the vocabulary."
+    near = {w: difflib.get_close_matches(w, self.words, 1, .56) for w in unknown}
+    names = ', '.join(f"'{w}'" + (f" (did you mean '{n[0]}'?)" if n else '') for w, n in near.items())
+    raise ValueError(f"unknown {'word' if len(near) == 1 else 'words'} {names}; the {len(self.words)} known words are: {' '.join(self.words)}")
 
-    def encode(self,
-        sentences:list[str], # b sentences; '' is one too
-    ) -> tuple[Tensor, Tensor]: # ids (b n) long, mask (b n) bool: True where a word stands
-        "Sentences as numbers, padded to the longest."
-        if isinstance(sentences, str): raise TypeError(f"encode takes a list of sentences, not one str: write ['{sentences}']")
-        rows = [self.split(s) for s in sentences]
-        unknown = [w for w in dict.fromkeys(w for r in rows for w in r) if w not in self.ids]
-        if unknown: self.complain(unknown)
-        rows = [[self.START] + [self.ids[w] for w in r] for r in rows]
-        n = max(map(len, rows), default=1)
-        ids = torch.tensor([r + [self.PAD]*(n-len(r)) for r in rows], dtype=torch.long).view(-1, n)
-        return ids, ids != self.PAD
+# %% ../nbs/14_conditions.ipynb #9338cc7a
+@patch
+def encode(self:Vocabulary,
+    sentences:list[str], # b sentences; '' is one too
+) -> tuple[Tensor, Tensor]: # ids (b n) long, mask (b n) bool: True where a word stands
+    "Sentences as numbers, padded to the longest."
+    if isinstance(sentences, str): raise TypeError(f"encode takes a list of sentences, not one str: write ['{sentences}']")
+    rows = [self.split(s) for s in sentences]
+    unknown = [w for w in dict.fromkeys(w for r in rows for w in r) if w not in self.ids]
+    if unknown: self.complain(unknown)
+    rows = [[self.START] + [self.ids[w] for w in r] for r in rows]
+    n = max(map(len, rows), default=1)
+    ids = torch.tensor([r + [self.PAD]*(n-len(r)) for r in rows], dtype=torch.long).view(-1, n)
+    return ids, ids != self.PAD
 
 # %% ../nbs/14_conditions.ipynb #312f0012
 class Block(nn.Module):

@@ -43,7 +43,7 @@ def halves(
     told = [(str(clips.root), [(f, clips.caption(k)) for k, f in enumerate(clips.files)]) for clips in found.values() if not isinstance(clips, Benchmark)]
     return dict(all=found['train']) if len(told) == 2 and told[0] == told[1] else found
 
-# %% ../nbs/20b_data.ipynb #ce26a808
+# %% ../nbs/20b_data.ipynb #bee2d4c7
 def _long_enough(clips, i):
     "Frames of a film that need not be opened; an error if they are too few for a clip."
     n = clips.claims(i)
@@ -64,6 +64,7 @@ def _trouble(clips, i, decode):
         return n, f"'{film.file}' is cut off: its header promises {promised} frames, and {n} are there" if promised > max(n + 1, 1.02*n) else None
     except ValueError as error: return n, str(error)
 
+# %% ../nbs/20b_data.ipynb #ecc7eb67
 def _of(found, wanted): return f'{found:,} of {wanted:,}' if wanted else found
 def _few(words): return ', '.join(words[:6]) + ', ...'*(len(words) > 6)
 

@@ -229,7 +229,7 @@ def ask(self:FusionDecoder,
     choice = torch.cat([colours, each(torch.stack([behind, still], 1), len(h)//len(f))], 1)
     return h, source, blend(choice, self.rough(h))
 
-# %% ../nbs/07_fusion.ipynb #0cebda1f
+# %% ../nbs/07_fusion.ipynb #300525f3
 @patch
 def beside(self:FusionDecoder,
     h:Tensor, # (b*k c h w) features of the frames, after asking
@@ -240,7 +240,7 @@ def beside(self:FusionDecoder,
     "What a subclass lays beside the other layers: here nothing."
     return [], [], {}
 
-# %% ../nbs/07_fusion.ipynb #295d3d65
+# %% ../nbs/07_fusion.ipynb #2985e85d
 @patch
 def forward(self:FusionDecoder,
     z:Tensor, # (b d h/4 w/4) motion latent

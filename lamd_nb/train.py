@@ -46,7 +46,7 @@ class Plan:
         "Whether it is time for a checkpoint."
         return self.share(step, seconds) >= 1 or seconds - saved > 60*self.save_minutes or bool(self.save_steps and step % self.save_steps == 0)
 
-# %% ../nbs/10_train.ipynb #44cc769c
+# %% ../nbs/10_train.ipynb #2da735f8
 def check_limits(
     steps: int | None, # how many ...
     minutes: float | None, # ... and how long
@@ -72,6 +72,7 @@ def check(
         for w in p.params:
             if owner.setdefault(w, p.name) != p.name: raise ValueError(f"players {owner[w]!r} and {p.name!r} share parameters: each weight has one owner")
 
+# %% ../nbs/10_train.ipynb #5f465c87
 def in_bf16(
     precision: str, # 'no', 'bf16', or 'auto': bf16 on a GPU that has it
     device: torch.device, # where the run computes

@@ -91,14 +91,14 @@ def action(
     chance[:, ROTATING] **= 1/self.rotating # the largest wins, and does so in proportion to the weight
     return named, torch.where(ok, chance, -1.).argmax(1)
 
-# %% ../../nbs/02_worlds.ipynb #70a35226
+# %% ../../nbs/02_worlds.ipynb #dc91259d
 def _apart(
     reach:Tensor, # (... k) how far objects extend
 ) -> Tensor: # (... k k) how far from each other their middles should be
     "Nearer than that we speak of an overlap."
     return .85*(reach[..., :, None] + reach[..., None, :]) + .02
 
-# %% ../../nbs/02_worlds.ipynb #a45feabc
+# %% ../../nbs/02_worlds.ipynb #a9e5585e
 @patch
 def layout(
     self:ShapesWorld,
