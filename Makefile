@@ -6,7 +6,7 @@
 #   make clean   remove what these made, the environment included
 # and for those who change a chapter:
 #   make export  write lamd_nb/ and README.md anew from nbs/
-#   make run NB=nbs/07_fusion.ipynb    run a chapter and store what it shows
+#   make run NB=nbs/2_autoencoder/04_fusion.ipynb    run a chapter and store what it shows
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv

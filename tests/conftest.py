@@ -18,4 +18,4 @@ os.chdir(ROOT)  # nbdev looks for settings.ini from here
 @pytest.fixture(scope="session")
 def notebooks() -> list:
     "Every notebook of the book, in reading order."
-    return sorted(NBS.glob("*.ipynb"))
+    return sorted([*NBS.glob("[0-9]_*/*.ipynb"), *NBS.glob("*.ipynb")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.data.worlds.shapes import ShapesWorld
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -9,9 +9,9 @@ import torch
 from footage import as_bytes, framed, pixels, real
 from PIL import Image
 
-import lamd_nb.data.bair as bair
-from lamd_nb.data.bair import BAIR, index_records
-from lamd_nb.data.records import write_records
+import lamd_nb.data.benchmarks.bair as bair
+from lamd_nb.data.benchmarks.bair import BAIR, index_records
+from lamd_nb.data.benchmarks.records import write_records
 
 
 def number(n: int) -> bytes:

@@ -9,9 +9,9 @@ import torch
 from footage import as_bytes, pixels, real, whole, write
 from PIL import Image
 
-import lamd_nb.data.benchmarks as benchmarks
-from lamd_nb.data.benchmarks import MUG, NATOPS, SkyTimelapse, read_segmentation
-from lamd_nb.data.pack import Packed, pack
+import lamd_nb.data.benchmarks.layouts as benchmarks
+from lamd_nb.data.benchmarks.layouts import MUG, NATOPS, SkyTimelapse, read_segmentation
+from lamd_nb.data.video.cache import Packed, pack
 
 
 def stills(folder: Path, x: np.ndarray, name) -> Path:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from footage import as_bytes, pixels, whole, write
 
-from lamd_nb.data.cater import LOOKS, CaterGen, Event, Thing, parse, say
-from lamd_nb.data.windows import pace
+from lamd_nb.data.benchmarks.cater import LOOKS, CaterGen, Event, Thing, parse, say
+from lamd_nb.data.video.windows import pace
 
 V1 = [" the cone is sliding to (-1, 2).", " the snitch is rotating.", " the cone is picked up and placed to (3, -3).", " the cone is picked up and containing the snitch.",
       " the snitch is sliding to the fourth quadrant. the cone is rotating."]

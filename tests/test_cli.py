@@ -13,8 +13,8 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from lamd_nb import cli
-from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.cli import commands as cli
+from lamd_nb.data.worlds.shapes import ShapesWorld
 from lamd_nb.show import to_uint8, video
 
 
@@ -189,7 +189,7 @@ def test_help(command):
 def test_from_a_real_shell(tmp_path):
     "The little script that pip installs: help goes out with status 0, a mistake is one line and status 1, a wrong option is argparse's 2."
     script = tmp_path/"lamd_sample"
-    script.write_text("import sys\nfrom lamd_nb.cli import sample\nif __name__ == '__main__': sys.exit(sample())\n")
+    script.write_text("import sys\nfrom lamd_nb.cli.commands import sample\nif __name__ == '__main__': sys.exit(sample())\n")
     def run(*words):
         return subprocess.run([sys.executable, script, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
     good, bad, odd = run("--help"), run("--image", "no.png"), run("--colour", "red")

@@ -20,10 +20,10 @@ from PIL import Image
 from test_films import linked
 from torch.utils.data import DataLoader
 
-from lamd_nb.data.clips import Clips, class_folders, half
-from lamd_nb.data.sources import open_data
-from lamd_nb.data.windows import FITS, choose, hued, jittered, shares
-from lamd_nb.streams import stream
+from lamd_nb.data.video.clips import Clips, class_folders, half
+from lamd_nb.data.specs import open_data
+from lamd_nb.data.video.windows import FITS, choose, hued, jittered, shares
+from lamd_nb.training.loaders import stream
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +432,7 @@ def test_a_copy_tells_for_itself(torn, capsys):
         assert told.startswith("1 of 6 films were skipped:") and name in told and told.count("cannot read") == 1
 
 
-SKIPPING = "import sys; from lamd_nb.data.clips import Clips; clips = Clips(sys.argv[1], split='test', on_error='skip'); clips.batch(range(6)); clips.batch(range(6))"
+SKIPPING = "import sys; from lamd_nb.data.video.clips import Clips; clips = Clips(sys.argv[1], split='test', on_error='skip'); clips.batch(range(6)); clips.batch(range(6))"
 
 
 def test_what_a_shell_shows(torn):

@@ -12,10 +12,10 @@ from footage import pixels, write
 from PIL import Image
 from test_bair import record
 
-from lamd_nb import cli
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.records import write_records
-from lamd_nb.data.sources import open_data
+from lamd_nb.cli import commands as cli
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.benchmarks.records import write_records
+from lamd_nb.data.specs import open_data
 
 
 def shell(*words, status=0):

@@ -16,8 +16,8 @@ import pytest
 from footage import pixels, real, touch, whole, write
 from PIL import Image
 
-from lamd_nb.data import films
-from lamd_nb.data.films import Stills, Video, find_films, open_film, read_picture
+from lamd_nb.data.video import reading as films
+from lamd_nb.data.video.reading import Stills, Video, find_films, open_film, read_picture
 
 
 def read(path, numbers=None) -> np.ndarray:

@@ -3,8 +3,8 @@ import imageio.v3 as iio
 from footage import pixels, write
 from PIL import Image
 
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.films import Video
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.video.reading import Video
 from lamd_nb.data.images import load_image
 
 

@@ -9,7 +9,7 @@ from conftest import NBS, ROOT
 from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 
-CHAPTERS = sorted(NBS.glob("*.ipynb"))
+CHAPTERS = sorted([*NBS.glob("[0-9]_*/*.ipynb"), *NBS.glob("*.ipynb")])
 
 
 def world() -> dict:
@@ -20,7 +20,7 @@ def world() -> dict:
             "threads": torch.get_num_threads(), "search path": os.environ.get("PYTHONPATH"), "home": os.environ.get("HOME")}
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.relative_to(NBS).with_suffix("").as_posix())
 def test_chapter(path, monkeypatch):
     monkeypatch.setenv("IN_TEST", "1")
     import matplotlib.pyplot  # noqa: F401  its first import sets up the state compared below

@@ -18,10 +18,10 @@ from footage import pixels, real, write
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.pack import Packed, damaged, is_pack, pack, pack_facts, pack_rows
-from lamd_nb.data.sources import open_data
-from lamd_nb.streams import fetch, stream
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.video.cache import Packed, damaged, is_pack, pack, pack_facts, pack_rows
+from lamd_nb.data.specs import open_data
+from lamd_nb.training.loaders import fetch, stream
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_shortened_file_of_a_finished_pack(films, packed, tmp_path, name):
     assert contents(tmp_path / "short") == contents(packed), "packing again mends it"
 
 
-PACKING = "import sys, torch; from lamd_nb.data.clips import Clips; from lamd_nb.data.pack import pack; torch.set_num_threads(1); print('go', flush=True); pack(Clips(sys.argv[1], 32), sys.argv[2])"
+PACKING = "import sys, torch; from lamd_nb.data.video.clips import Clips; from lamd_nb.data.video.cache import pack; torch.set_num_threads(1); print('go', flush=True); pack(Clips(sys.argv[1], 32), sys.argv[2])"
 
 
 def test_killed_in_earnest(films, packed, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from footage import crc32c, framed
 
-from lamd_nb.data.records import find_records, parse_example, write_records
+from lamd_nb.data.benchmarks.records import find_records, parse_example, write_records
 
 FIXTURES = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fixtures" / "bair_tfrecord"
 

@@ -15,11 +15,11 @@ from footage import pixels, write
 from test_train import in_two_processes, script
 from torch.utils.data import DataLoader
 
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.pack import Packed, pack
-from lamd_nb.data.shards import Shards, pieces, shard
-from lamd_nb.data.sources import open_data
-from lamd_nb.streams import stream
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.video.cache import Packed, pack
+from lamd_nb.data.video.shards import Shards, pieces, shard
+from lamd_nb.data.specs import open_data
+from lamd_nb.training.loaders import stream
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ DEALT = '''
 import json
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from lamd_nb.data.sources import open_data
+from lamd_nb.data.specs import open_data
 accelerator = Accelerator(cpu=True)
 root, name = sys.argv[1].split("|")
 source, seen = open_data(f"wds:{root}"), []
@@ -114,7 +114,7 @@ accelerator.end_training()
 
 def test_two_processes(home, tmp_path):
     "An epoch of two processes: all pieces, none twice."
-    program = script(tmp_path, "from lamd_nb.streams import fetch\n" + DEALT)
+    program = script(tmp_path, "from lamd_nb.training.loaders import fetch\n" + DEALT)
     in_two_processes(program, f"{home / 'shards'}|{tmp_path / 'seen.json'}")
     a, b = json.loads((tmp_path / "seen.json").read_text())
     assert a and b and sorted(a + b) == sorted(Shards(home / "shards").files)
@@ -207,7 +207,7 @@ def test_left_out_for_good(home, ill, tmp_path, monkeypatch):
     (tmp_path / "out/pack.json").write_text(json.dumps({k: v for k, v in facts.items() if k not in ("note", "skipped")} | {"done": False}))
     for name in facts["left_out"]:
         shutil.copy(home / "films" / name, ill / name)
-    monkeypatch.setattr("lamd_nb.data.shards._trouble", lambda *_: pytest.fail("films were looked through again"))
+    monkeypatch.setattr("lamd_nb.data.video.shards._trouble", lambda *_: pytest.fail("films were looked through again"))
     again, said = patiently(Clips(ill, on_error="skip"), tmp_path / "out", megabytes=.8, piece=20)
     assert again == facts and len(said) == 3 and {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == want
     monkeypatch.undo()

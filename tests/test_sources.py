@@ -4,11 +4,11 @@ import torch
 from footage import pixels, write
 from PIL import Image
 
-from lamd_nb.data.bair import BAIR
-from lamd_nb.data.benchmarks import MUG, NATOPS, SkyTimelapse
-from lamd_nb.data.cater import CaterGen
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.sources import FOLDERS, Mixture, open_data
+from lamd_nb.data.benchmarks.bair import BAIR
+from lamd_nb.data.benchmarks.layouts import MUG, NATOPS, SkyTimelapse
+from lamd_nb.data.benchmarks.cater import CaterGen
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.specs import FOLDERS, Mixture, open_data
 
 
 def test_words(tmp_path):

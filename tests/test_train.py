@@ -13,15 +13,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-import lamd_nb.checkpoints as room
-import lamd_nb.players
-from lamd_nb.checkpoints import checkpoints, flaw, load_checkpoint, weights
-from lamd_nb.data.worlds import ShapesWorld
-from lamd_nb.mcdvae import MCDVAE
-from lamd_nb.players import Player
-from lamd_nb.stage2 import cache_latents
-from lamd_nb.streams import seed_of, seeded, stream
-from lamd_nb.train import fit
+import lamd_nb.training.checkpoints as room
+import lamd_nb.training.step
+from lamd_nb.training.checkpoints import checkpoints, flaw, load_checkpoint, weights
+from lamd_nb.data.worlds.shapes import ShapesWorld
+from lamd_nb.models.mcdvae import MCDVAE
+from lamd_nb.training.step import Player
+from lamd_nb.training.stage2 import cache_latents
+from lamd_nb.training.loaders import seed_of, seeded, stream
+from lamd_nb.training.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,9 +220,9 @@ def test_two_processes(tmp_path):
 SHARED = '''
 import torch
 from accelerate import Accelerator
-from lamd_nb.data.worlds import ShapesWorld
-from lamd_nb.mcdvae import MCDVAE
-from lamd_nb.stage2 import cache_together
+from lamd_nb.data.worlds.shapes import ShapesWorld
+from lamd_nb.models.mcdvae import MCDVAE
+from lamd_nb.training.stage2 import cache_together
 torch.manual_seed(0)
 vae = MCDVAE(widths=(8, 16, 16), motion_width=16)
 accelerator = Accelerator(cpu=True)
@@ -247,7 +247,7 @@ def test_two_processes_share_the_encoding(tmp_path):
 
 KILL = '''
 out, steps = sys.argv[1], int(sys.argv[2])
-from lamd_nb.checkpoints import checkpoints
+from lamd_nb.training.checkpoints import checkpoints
 players = game(width=20000)                      # a checkpoint of some 12 MB, so that a write takes a while
 for row in fit(players, stream(Numbers(), 2), steps=steps, out=out, save_steps=1, resume=bool(checkpoints(out))): pass
 '''
@@ -336,7 +336,7 @@ def test_a_write_the_system_refuses(tmp_path):
 
 def ready(player):
     "A player as `fit` would prepare it."
-    return lamd_nb.players.ready(player, Accelerator(cpu=True))
+    return lamd_nb.training.step.ready(player, Accelerator(cpu=True))
 
 
 def test_damage_is_named_and_not_passed_over(tmp_path):

@@ -17,14 +17,14 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.pack import Packed, pack
-from lamd_nb.data.worlds import ShapesWorld
-from lamd_nb.mcdvae import MCDVAE
-from lamd_nb.players import ready
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.video.cache import Packed, pack
+from lamd_nb.data.worlds.shapes import ShapesWorld
+from lamd_nb.models.mcdvae import MCDVAE
+from lamd_nb.training.step import ready
 from lamd_nb.presets import preset
-from lamd_nb.stage1 import Stage1, stage1_players
-from lamd_nb.streams import fetch, stream
+from lamd_nb.training.stage1 import Stage1, stage1_players
+from lamd_nb.training.loaders import fetch, stream
 
 
 class Batches:

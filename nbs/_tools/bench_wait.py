@@ -23,10 +23,10 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 
-from lamd_nb.data.clips import Clips
-from lamd_nb.data.records import write_records
-from lamd_nb.data.sources import WORLDS, open_world
-from lamd_nb.data.worlds import ShapesWorld
+from lamd_nb.data.video.clips import Clips
+from lamd_nb.data.benchmarks.records import write_records
+from lamd_nb.data.specs import WORLDS, open_world
+from lamd_nb.data.worlds.shapes import ShapesWorld
 
 
 def seconds(call) -> float:
@@ -69,7 +69,7 @@ def listing(home: Path, count: int = 50_000):
         os.link(film, folder / f"{k}.mp4")
     program = """
 import sys, time
-from lamd_nb.data.clips import Clips
+from lamd_nb.data.video.clips import Clips
 peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))/1024
 before, began = peak(), time.perf_counter()
 clips = Clips(sys.argv[1])

@@ -7,13 +7,19 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
 NBS = ROOT / "nbs"
-PARTS = {"Ground": 0, "Stage I: a clip as content and motion": 4, "Stage II: generating motion": 12, "Using it, judging it": 17}
+PARTS = {"1_tour": "Tour", "2_autoencoder": "The autoencoder: stage I", "3_generator": "The motion generator: stage II", "4_evaluation": "Evaluation",
+         "5_beyond": "Beyond the paper", "6_systems": "Other designs", "7_data": "Data", "8_training": "Training", "9_reference": "Reference"}
 MARK = re.compile(r"^#\|\s*([\w-]+):?\s*(.*)\n?", re.M)
 
 
 def chapters() -> list:
-    "The numbered notebooks, in reading order."
-    return sorted(NBS.glob("[0-9]*.ipynb"))
+    "The numbered notebooks of all parts, in reading order."
+    return sorted(NBS.glob("[0-9]_*/[0-9]*.ipynb"))
+
+
+def page_of(path: Path) -> str:
+    "A notebook's page in the site, such as '2_autoencoder/02_content'."
+    return path.relative_to(NBS).with_suffix("").as_posix()
 
 
 def load(path: Path):
@@ -42,8 +48,8 @@ def owner(node) -> str:
     return f"{ast.unparse(node.args.args[0].annotation)}." if patched and node.args.args[0].annotation else ""
 
 
-def room(path: Path) -> str | None:
-    "The module a notebook writes, such as 'data.worlds'."
+def module_of(path: Path) -> str | None:
+    "The module a notebook writes, such as 'models.fusion'."
     for cell in nbformat.read(path, as_version=4).cells:
         if found := re.match(r"#\|\s*default_exp\s+(\S+)", cell.source):
             return found[1]

@@ -18,17 +18,17 @@ from unittest.mock import patch
 
 import torch
 
-from lamd_nb.checkpoints import machine, write_json
+from lamd_nb.training.checkpoints import machine, write_json
 from lamd_nb.core import seed_all
-from lamd_nb.data.sources import open_data
-from lamd_nb.data.worlds import ShapesWorld
-from lamd_nb.mcdvae import MCDVAE
+from lamd_nb.data.specs import open_data
+from lamd_nb.data.worlds.shapes import ShapesWorld
+from lamd_nb.models.mcdvae import MCDVAE
 from lamd_nb.presets import preset
-from lamd_nb.report import chunks, mean, plain, reconstruction, swap
-from lamd_nb.stage1 import Stage1, stage1_players
-from lamd_nb.streams import stream
-from lamd_nb.train import fit
-from lamd_nb.verdicts import judge
+from lamd_nb.evaluation.report import chunks, mean, plain, reconstruction, swap
+from lamd_nb.training.stage1 import Stage1, stage1_players
+from lamd_nb.training.loaders import stream
+from lamd_nb.training.loop import fit
+from lamd_nb.evaluation.adherence import judge
 
 SHAPES = "worlds:shapes"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"

@@ -1,6 +1,6 @@
 """Run notebooks in place and keep what they show.
 
-    python nbs/_tools/run.py nbs/07_fusion.ipynb ...       export, run, store the outputs, clean
+    python nbs/_tools/run.py nbs/2_autoencoder/04_fusion.ipynb ...       export, run, store the outputs, clean
     python nbs/_tools/run.py --flags slow nbs/11_*.ipynb   also run the cells marked `#| slow`
 
 A cell marked `#| slow`, `#| gpu` or `#| notest` keeps the outputs it has, unless its flag is given;

@@ -1,5 +1,6 @@
 """The book as web pages: `python nbs/_tools/site.py --out _docs`. No notebook is run; the pages show the stored outputs."""
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -8,14 +9,14 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from chapters import NBS, PARTS, ROOT, chapters, exported, load, room, title
+from chapters import NBS, PARTS, ROOT, chapters, exported, load, module_of, page_of, title
 
 WORD = re.compile(r"(?<![`\w\[])`([A-Za-z_]\w*)(\(\))?`(?!`)")
 
 
 def index(paths: list) -> dict:
-    "Exported name to (page, room, docstring)."
-    return {name: (path.stem, room(path), doc) for path in paths for cell in load(path).cells
+    "Exported name to (page, module, docstring)."
+    return {name: (page_of(path), module_of(path), doc) for path in paths for cell in load(path).cells
             for name, doc in exported(cell).items()}
 
 
@@ -26,7 +27,7 @@ def linked(text: str, names: dict, page: str) -> str:
         place, plain = names.get(name), not call and name.islower() and "_" not in name
         if not place or plain or place[0] == page:
             return found.group()
-        return f'<a href="{place[0]}.html#{name}"><code>{name}{call or ""}</code></a>'
+        return f'<a href="{os.path.relpath(place[0], os.path.dirname(page) or ".")}.html#{name}"><code>{name}{call or ""}</code></a>'
     parts = re.split(r"(```.*?```|\$\$.*?\$\$)", text, flags=re.S)
     return "".join(part if n % 2 else WORD.sub(link, part) for n, part in enumerate(parts))
 
@@ -37,7 +38,7 @@ def page(path: Path, names: dict):
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = linked(cell.source, names, path.stem)
+            cell.source = linked(cell.source, names, page_of(path))
         tags = ["exported"] if cell.marks.keys() & {"export", "exports"} else []
         if "export" in cell.marks or cell.marks.get("code-fold") == "true":
             tags.append("hide-input")
@@ -53,17 +54,16 @@ def page(path: Path, names: dict):
 
 def contents(paths: list) -> str:
     "The table of contents, in parts."
-    starts = [*PARTS.values(), 1000]
     tree = "```{toctree}\n:hidden:\n:caption: {part}\n\n{pages}\n```\n"
     text = ""
-    for part, low, high in zip(PARTS, starts, starts[1:]):
-        inside = [p for p in paths if low <= int(p.stem[:2]) < high]
-        text += tree.replace("{part}", part).replace("{pages}", "\n".join(p.stem for p in inside)) if inside else ""
-    return text + tree.replace("{part}", "Reference").replace("{pages}", "names")
+    for folder, part in PARTS.items():
+        pages = [page_of(p) for p in paths if p.parent.name == folder] + ["names"] * (folder == "9_reference")
+        text += tree.replace("{part}", part).replace("{pages}", "\n".join(pages)) if pages else ""
+    return text
 
 
 def reference(names: dict) -> str:
-    "Every exported name, by room, with its one line."
+    "Every exported name, by module, with its one line."
     rows = {}
     for name, (place, where, doc) in names.items():
         doc = doc.replace("|", "\\|")
@@ -77,10 +77,11 @@ def write(folder: Path):
     paths = chapters()
     names = index(paths)
     for path in paths:
-        nbformat.write(page(path, names), folder / path.name)
+        (folder / page_of(path)).parent.mkdir(exist_ok=True)
+        nbformat.write(page(path, names), folder / f"{page_of(path)}.ipynb")
     home = NBS / "index.ipynb"
     nb = page(home, names) if home.exists() else nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(
-        "# lamd_nb\n\n" + "\n".join(f"- [{title(p)}]({p.name})" for p in paths))])
+        "# lamd_nb\n\n" + "\n".join(f"- [{title(p)}]({page_of(p)}.ipynb)" for p in paths))])
     nb.cells.append(nbformat.v4.new_markdown_cell(contents(paths)))
     nbformat.write(nb, folder / "index.ipynb")
     (folder / "names.md").write_text(reference(names), encoding="utf-8")
