@@ -24,7 +24,7 @@ setup(
     package_data={"lamd_nb": ["weights/**/*.safetensors", "weights/**/*.json"]},
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "h5", "wds")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "h5", "wds", "perceptual")},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d'],

@@ -6,23 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from footage import as_bytes, pixels, real, whole, write
+from sample_videos import as_bytes, pixels, real, whole, write
 from PIL import Image
 
 import lamd_nb.data.benchmarks.layouts as benchmarks
-from lamd_nb.data.benchmarks.layouts import MUG, NATOPS, SkyTimelapse, read_segmentation
-from lamd_nb.data.video.cache import Packed, pack
+from lamd_nb.data.benchmarks.layouts import MUG, NATOPS, SkyTimelapse, read_temporal_segments
+from lamd_nb.data.video.cache import CachedClips
+from lamd_nb.data.video.cache_write import write_cache
 
 
 def stills(folder: Path, x: np.ndarray, name) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for t, picture in enumerate(x):
-        Image.fromarray(picture).save(folder / name(t))
+    for t, image in enumerate(x):
+        Image.fromarray(image).save(folder / name(t))
     return folder
 
 
-def pictures(folder: Path, at) -> np.ndarray:
-    "Pictures of a folder in the order of the last number in their names, by Pillow alone."
+def images(folder: Path, at) -> np.ndarray:
+    "Images of a folder in the order of the last number in their names, by Pillow alone."
     files = sorted(folder.iterdir(), key=lambda f: int("".join(c for c in f.stem.replace("-", "_").split("_")[-1] if c.isdigit())))
     return np.stack([np.asarray(Image.open(files[n]).convert("RGB")) for n in at])
 
@@ -54,57 +55,57 @@ def natops(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("split, who", [("train", [(1, 3), (13, 20)]), ("test", [(1, 2), (24, 18)])])
-def test_natops_films(natops, split, who):
+def test_natops_videos(natops, split, who):
     "Repetition, crop, bars and label; frames by PyAV alone, cut with plain indices."
-    clips = NATOPS(natops, split=split, size=260, frames=10, window="first", jitter=0)
+    clips = NATOPS(natops, split=split, size=260, frames=10, window="first", colour_jitter=0)
     assert clips.files == [f"gesture{g:02d}/g{g:02d}s{s:02d}.avi#{r}" for g, s in who for r in (1, 2)]
     for i, ((g, s), first) in enumerate((w, f) for w in who for f in (0, 11)):
-        got = clips.clip(0, i)
+        got = clips.extract_clip(0, i)
         frames = whole(natops / f"gesture{g:02d}/g{g:02d}s{s:02d}.avi")[first:first + 10, 10:239, 30:290]
         assert np.array_equal(as_bytes(got["video"]), np.pad(frames, ((0, 0), (15, 16), (0, 0), (0, 0))))
         assert (got["label"], clips.classes[got["label"]]) == (g - 1, {1: "I Have Command", 13: "Turn Left", 24: "Cut Engine"}[g])
 
 
 def test_natops_frame_copy(natops, tmp_path):
-    "The frames of a repetition as pictures are the same clip."
+    "The frames of a repetition as images are the same clip."
     x = whole(natops / "gesture24/g24s18.avi")
     for r, (a, z) in enumerate(((0, 10), (11, 24)), 1):
         stills(tmp_path / f"split_img_data/g24s18p{r:02d}", x[a:z], lambda t: f"g24s18p{r:02d}-{t:04d}-{a + t:04d}.png")
-    copy, films = NATOPS(tmp_path, split="test"), NATOPS(natops, split="test")
+    copy, videos = NATOPS(tmp_path, split="test"), NATOPS(natops, split="test")
     for r in (0, 1):
-        a, b = copy[r], films.clip(r, 2 + r)
+        a, b = copy[r], videos.extract_clip(r, 2 + r)
         assert torch.equal(a["video"], b["video"]) and a["label"] == b["label"] == 23 and a["video"].shape == (3, 40, 128, 128)
 
 
 @pytest.mark.parametrize("cache", [1024, 0])
-def test_natops_opens_each_film_once(natops, monkeypatch, cache):
+def test_natops_opens_each_video_once(natops, monkeypatch, cache):
     "Whatever room there is for frames; nothing before it is asked, and nothing to learn a length."
     opened = []
-    monkeypatch.setattr(benchmarks, "open_film", lambda path, open_film=benchmarks.open_film: opened.append(path.name) or open_film(path))
-    clips = NATOPS(natops, size=32, frames=4, cache=cache)
-    assert [clips.claims(i) for i in range(4)] == [10, 13, 10, 13] and not opened and not clips.kept
-    want = [clips.clip(k, k % 4)["video"] for k in range(8)]
+    monkeypatch.setattr(benchmarks, "open_video", lambda path, open_video=benchmarks.open_video: opened.append(path.name) or open_video(path))
+    clips = NATOPS(natops, size=32, frames=4, frame_cache_mib=cache)
+    assert [clips.declared_length(i) for i in range(4)] == [10, 13, 10, 13] and not opened and not clips.memory_cache
+    want = [clips.extract_clip(k, k % 4)["video"] for k in range(8)]
     assert sorted(opened) == ["g01s03.avi", "g13s20.avi"]
     away = pickle.loads(pickle.dumps(clips))
-    assert not away.kept and len(pickle.dumps(clips)) < 10_000
-    assert all(torch.equal(away.clip(k, k % 4)["video"], want[k]) for k in range(8)) and len(opened) == 4
+    assert not away.memory_cache and len(pickle.dumps(clips)) < 10_000
+    assert all(torch.equal(away.extract_clip(k, k % 4)["video"], want[k]) for k in range(8)) and len(opened) == 4
 
 
 def test_natops_repetitions_do_not_disturb_each_other(natops):
-    "What one learns about its film while reading it, another that is being read does not notice."
+    "What one learns about its video while reading it, another that is being read does not notice."
     clips = NATOPS(natops, window="first", frames=5)
-    first, second = clips.film(0), clips.film(1)
-    assert first.film is not second.film and first.film.times is second.film.times
+    first, second = clips.get_reader(0), clips.get_reader(1)
+    assert first.reader is not second.reader and first.reader.timestamps is second.reader.timestamps
     want, reading = list(second.read(range(5))), second.read(range(5))
     got = [next(reading)]
-    first.film.settle()
+    first.reader.reindex_by_decoding()
     assert all(np.array_equal(a, b) for a, b in zip(want, got + list(reading)))
 
 
-def test_natops_claims_of_pictures(tmp_path):
+def test_natops_claims_of_images(tmp_path):
     stills(tmp_path / "split_img_data/g01s03p01", pixels(0, 8), "g01s03p01-{0:04d}-{0:04d}.png".format)
     clips = NATOPS(tmp_path, size=32, frames=4)
-    assert clips.claims(0) == 0 and len(clips.film(0)) == 8
+    assert clips.declared_length(0) == 0 and len(clips.get_reader(0)) == 8
 
 
 def test_natops_in_another_process(natops):
@@ -112,12 +113,12 @@ def test_natops_in_another_process(natops):
     assert torch.equal(pickle.loads(pickle.dumps(clips))[3]["video"], clips[3]["video"])
 
 
-def test_natops_films_beside_their_pictures(natops, tmp_path):
+def test_natops_videos_beside_their_images(natops, tmp_path):
     "A root that holds both has each repetition once."
     shutil.copytree(natops, tmp_path / "both")
-    film = NATOPS(natops, size=32, frames=4)
+    reader = NATOPS(natops, size=32, frames=4)
     stills(tmp_path / "both/split_img_data/g01s03p01", pixels(0, 8), "g01s03p01-{0:04d}-{0:04d}.png".format)
-    assert NATOPS(tmp_path / "both", size=32, frames=4).files == film.files
+    assert NATOPS(tmp_path / "both", size=32, frames=4).files == reader.files
 
 
 @pytest.mark.parametrize("text, part", [("1:3,4", "stands before"), ("// Subject 1\n1,1,1\n1:9,7", "line 3"), ("// Subject 1\n1,1,1\n1:0,7", "line 3"),
@@ -125,7 +126,7 @@ def test_natops_films_beside_their_pictures(natops, tmp_path):
 def test_segmentation_wrong(tmp_path, text, part):
     (tmp_path / "segmentation.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=part):
-        read_segmentation(tmp_path / "segmentation.txt")
+        read_temporal_segments(tmp_path / "segmentation.txt")
 
 
 def test_natops_torn_list(natops, tmp_path):
@@ -139,16 +140,16 @@ def test_natops_torn_list(natops, tmp_path):
 def test_real_natops():
     root = real("fixtures", "natops_style")
     for split in ("train", "test"):
-        clips = NATOPS(root, split=split, window="first", frames=12, size=240, fit="crop", jitter=0)
+        clips = NATOPS(root, split=split, window="first", frames=12, size=240, resize_mode="crop", colour_jitter=0)
         for i, name in enumerate(clips.files):
-            want = pictures(root / name, range(12))
+            want = images(root / name, range(12))
             h, w = want.shape[1:3]
             if (h, w) == (240, 320):
                 want, h, w = want[:, 10:239, 30:290], 229, 260
             s = min(h, w)
             top, left = (h - s) // 2, (w - s) // 2
             clips.size = s
-            assert np.array_equal(as_bytes(clips.clip(0, i)["video"]), want[:, top:top + s, left:left + s])
+            assert np.array_equal(as_bytes(clips.extract_clip(0, i)["video"]), want[:, top:top + s, left:left + s])
 
 
 # --- MUG ---
@@ -164,34 +165,34 @@ def test_mug(tmp_path):
     want = dict(train=(["008/sadness/take000", "017/neutral/take10"], [5, 4]), test=(["001/anger/take001", "002/session0/surprise/take000end", "002/session1/neutral/take002nsg"], [0, 6, 4]))
     for split, (files, labels) in want.items():
         for root in (tmp_path, tmp_path / "subjects3"):
-            clips = MUG(root, split=split, size=64, frames=12, jitter=0)
+            clips = MUG(root, split=split, size=64, frames=12, colour_jitter=0)
             assert clips.files == files
             for i, label in enumerate(labels):
-                got = clips.clip(0, i)
-                assert np.array_equal(as_bytes(got["video"]), pictures(tmp_path / "subjects3" / files[i], range(12))) and got["label"] == label
-    bare = MUG(tmp_path, neutral=False)
+                got = clips.extract_clip(0, i)
+                assert np.array_equal(as_bytes(got["video"]), images(tmp_path / "subjects3" / files[i], range(12))) and got["label"] == label
+    bare = MUG(tmp_path, include_neutral=False)
     assert bare.files == ["008/sadness/take000"] and bare.classes == ["anger", "disgust", "fear", "happiness", "sadness", "surprise"] and bare[0]["label"] == 4
-    assert not bare.lacks() and MUG(tmp_path).lacks() == "463 of 465 films"
+    assert not bare.describe_missing() and MUG(tmp_path).describe_missing() == "463 of 465 videos"
 
 
 def test_light_of_lfdm(natops):
     "Training plays with the light of a clip, by the four shares of the published loader; the test does not."
     for split, changed in (("train", True), ("test", False)):
-        clips, plain = (NATOPS(natops, split=split, size=64, frames=4, **more) for more in ({}, dict(jitter=0)))
-        assert torch.equal(clips.clip(0, 0)["video"], plain.clip(0, 0)["video"]) != changed
-    assert NATOPS.protocol["train"]["jitter"] == MUG.protocol["train"]["jitter"] == (64 / 255, .25, .25, .04)
+        clips, plain = (NATOPS(natops, split=split, size=64, frames=4, **more) for more in ({}, dict(colour_jitter=0)))
+        assert torch.equal(clips.extract_clip(0, 0)["video"], plain.extract_clip(0, 0)["video"]) != changed
+    assert NATOPS.protocol["train"]["colour_jitter"] == MUG.protocol["train"]["colour_jitter"] == (64 / 255, .25, .25, .04)
 
 
 def test_real_mug():
     root = real("fixtures", "mug_style")
     for split, labels in (("train", [0]), ("test", [3, 6])):
-        clips = MUG(root, split=split, frames=8, window="first", jitter=0)
-        assert [clips.clip(0, i)["label"] for i in range(len(clips))] == labels
+        clips = MUG(root, split=split, frames=8, window="first", colour_jitter=0)
+        assert [clips.extract_clip(0, i)["label"] for i in range(len(clips))] == labels
         for i, name in enumerate(clips.files):
-            want = pictures(root / "subjects3" / name, range(8))
+            want = images(root / "subjects3" / name, range(8))
             if want.shape[1] == want.shape[2]:
-                clips.size, clips.kept = want.shape[1], {}
-                assert np.array_equal(as_bytes(clips.clip(0, i)["video"]), want)
+                clips.size, clips.memory_cache = want.shape[1], {}
+                assert np.array_equal(as_bytes(clips.extract_clip(0, i)["video"]), want)
 
 
 # --- Sky Time-lapse ---
@@ -203,15 +204,15 @@ def wide(k: int, frames: int = 34) -> np.ndarray:
 @pytest.mark.parametrize("level, name", [("", "film_frames_{:08d}.jpg"), ("/1", "film_frames_{:08d}.jpg"), ("", "frame{}.jpg")])
 def test_sky_layouts(tmp_path, level, name):
     "Raw, with one more level, and renamed; numbers with gaps, folders that are too short, lists."
-    for k, (split, film, frames) in enumerate((("train", "a/a_1", 34), ("train", "a/a_2", 12), ("train", "b/b_10", 32), ("test", "c/c_1", 33))):
-        stills(tmp_path / f"sky_{split}/{film}{level}", wide(k, frames), lambda t: name.format(3 * t))
-    train, test = (SkyTimelapse(tmp_path, split=s, rules="pvdm", size=90) for s in ("train", "test"))
+    for k, (split, reader, frames) in enumerate((("train", "a/a_1", 34), ("train", "a/a_2", 12), ("train", "b/b_10", 32), ("test", "c/c_1", 33))):
+        stills(tmp_path / f"sky_{split}/{reader}{level}", wide(k, frames), lambda t: name.format(3 * t))
+    train, test = (SkyTimelapse(tmp_path, split=s, protocol_name="pvdm", size=90) for s in ("train", "test"))
     assert train.files == [f"sky_train/a/a_1{level}", f"sky_train/b/b_10{level}"] and test.files == [f"sky_test/c/c_1{level}"]
     for clips in (train, test):
         for k in range(3):
             got = clips[k]
-            at = range(got["start"], got["start"] + 32)
-            assert np.array_equal(as_bytes(got["video"]), pictures(tmp_path / got["file"], at)[:, :, 35:125])
+            at = range(got["start_frame"], got["start_frame"] + 32)
+            assert np.array_equal(as_bytes(got["video"]), images(tmp_path / got["file"], at)[:, :, 35:125])
     (tmp_path / "train.txt").write_text("b/b_10/\r\n")
     assert SkyTimelapse(tmp_path).files == [f"sky_train/b/b_10{level}"] and len(SkyTimelapse(tmp_path, split="test")) == 1
     (tmp_path / "train.txt").write_text("b/b_10/\na/a_2/\n")
@@ -220,28 +221,28 @@ def test_sky_layouts(tmp_path, level, name):
 
 
 def test_sky_too_short(tmp_path):
-    "Only pictures count; what is left out is named, and told where films are missing."
+    "Only images count; what is left out is named, and told where videos are missing."
     for name, frames in (("a/a_1", 31), ("b/b_1", 32), ("c/c_1", 33)):
         stills(tmp_path / "sky_train" / name, wide(0, frames)[:, ::9, ::9], "frame{}.JPG".format)
     for name in ("Thumbs.db", "readme.txt", ".hidden.jpg", "list.csv"):
         (tmp_path / "sky_train/a/a_1" / name).touch()
     write(tmp_path / "sky_train/stray.mp4", pixels(0, 4))
     clips = SkyTimelapse(tmp_path)
-    assert (clips.files, clips.short) == (["sky_train/b/b_1", "sky_train/c/c_1"], ["sky_train/a/a_1"])
-    assert clips.lacks() == "2,390 of 2,392 films; left out: 1 shorter than 32 frames"
+    assert (clips.files, clips.too_short) == (["sky_train/b/b_1", "sky_train/c/c_1"], ["sky_train/a/a_1"])
+    assert clips.describe_missing() == "2,390 of 2,392 videos; left out: 1 shorter than 32 frames"
     every = SkyTimelapse(tmp_path, frames=17, stride=2)
-    assert every.short == ["sky_train/a/a_1", "sky_train/b/b_1"] and every.lacks().endswith("2 shorter than 33 frames")
+    assert every.too_short == ["sky_train/a/a_1", "sky_train/b/b_1"] and every.describe_missing().endswith("2 shorter than 33 frames")
     every = SkyTimelapse(tmp_path, frames=31)
-    assert every.short == [] and every.lacks() == "2,389 of 2,392 films"
+    assert every.too_short == [] and every.describe_missing() == "2,389 of 2,392 videos"
 
 
 def test_sky_list_says_what_to_expect(tmp_path):
     for n in range(4):
         stills(tmp_path / f"sky_test/a/a_{n}", wide(n, 32)[:, ::9, ::9], "{}.jpg".format)
-    assert SkyTimelapse(tmp_path, split="test").lacks() == "221 of 225 films"
+    assert SkyTimelapse(tmp_path, split="test").describe_missing() == "221 of 225 videos"
     (tmp_path / "test.txt").write_text("a/a_1/\na/a_2/\na/a_2/\n")
     clips = SkyTimelapse(tmp_path, split="test")
-    assert (clips.lacks(), clips.counts["test"], SkyTimelapse.counts["test"], len(clips)) == ("", 2, 225, 2)
+    assert (clips.describe_missing(), clips.official_counts["test"], SkyTimelapse.official_counts["test"], len(clips)) == ("", 2, 225, 2)
 
 
 def test_sky_rules(tmp_path):
@@ -249,41 +250,41 @@ def test_sky_rules(tmp_path):
     stills(tmp_path / "sky_train/a/a_1", wide(0, 40), lambda t: f"{t}.png")
     stills(tmp_path / "sky_test/b/b_1", wide(1, 40), lambda t: f"{t}.png")
     x = torch.zeros(1, 3, 90, 160).byte()
-    shape = {(r, s): tuple(SkyTimelapse(tmp_path, split=s, rules=r).fitted(x).shape[2:]) for r in ("cinn", "mdgan", "pvdm") for s in ("train", "test")}
+    shape = {(r, s): tuple(SkyTimelapse(tmp_path, split=s, protocol_name=r).resize_frame(x).shape[2:]) for r in ("cinn", "mdgan", "pvdm") for s in ("train", "test")}
     assert shape.pop(("cinn", "train")) == (144, 144) and set(shape.values()) == {(128, 128)}
-    assert {SkyTimelapse(tmp_path, rules="mdgan")[k]["start"] for k in range(6)} == {0}
-    assert len({SkyTimelapse(tmp_path)[k]["start"] for k in range(12)}) > 3
-    want = torch.nn.functional.interpolate(torch.from_numpy(pictures(tmp_path / "sky_test/b/b_1", range(32))).permute(0, 3, 1, 2), (128, 128), mode="bilinear", antialias=True)
+    assert {SkyTimelapse(tmp_path, protocol_name="mdgan")[k]["start_frame"] for k in range(6)} == {0}
+    assert len({SkyTimelapse(tmp_path)[k]["start_frame"] for k in range(12)}) > 3
+    want = torch.nn.functional.interpolate(torch.from_numpy(images(tmp_path / "sky_test/b/b_1", range(32))).permute(0, 3, 1, 2), (128, 128), mode="bilinear", antialias=True)
     assert np.array_equal(as_bytes(SkyTimelapse(tmp_path, split="test")[0]["video"]), want.permute(0, 2, 3, 1).numpy())
 
 
-def test_a_packed_sky_is_cut_at_random_too(tmp_path):
-    "cINN's pictures are a little larger than a clip: a batch from the pack, a clip from it and the pictures themselves agree."
+def test_a_cached_sky_is_cut_at_random_too(tmp_path):
+    "cINN's images are a little larger than a clip: a batch from the cache, a clip from it and the images themselves agree."
     for k in range(2):
         stills(tmp_path / f"sky/sky_train/a/a_{k}", wide(k), "a_frames_{:08d}.jpg".format)
-    pack(SkyTimelapse(tmp_path / "sky", size=32), tmp_path / "packed")
-    train, packed = SkyTimelapse(tmp_path / "sky", size=32), Packed(tmp_path / "packed", frames=32)
-    want, got = train.batch(range(6)), packed.batch(range(6))
-    assert torch.equal(want["video"], got["video"]) and torch.equal(packed[5]["video"], got["video"][5])
-    assert packed.flip and packed.film(0).x.shape[2:] == (36, 36)
+    write_cache(SkyTimelapse(tmp_path / "sky", size=32), tmp_path / "cached")
+    train, cached = SkyTimelapse(tmp_path / "sky", size=32), CachedClips(tmp_path / "cached", frames=32)
+    want, got = train.batch(range(6)), cached.batch(range(6))
+    assert torch.equal(want["video"], got["video"]) and torch.equal(cached[5]["video"], got["video"][5])
+    assert cached.flip and cached.get_reader(0).frames.shape[2:] == (36, 36)
 
 
 def test_real_sky():
     root = real("fixtures", "sky_raw")
     for split in ("train", "test"):
-        clips = SkyTimelapse(root, split=split, rules="mdgan")
+        clips = SkyTimelapse(root, split=split, protocol_name="mdgan")
         assert len(clips) > 3
         for i, name in enumerate(clips.files[:3]):
-            want = pictures(root / name, range(32))
+            want = images(root / name, range(32))
             small = np.stack([np.asarray(Image.fromarray(x).resize((128, 128), Image.Resampling.BILINEAR)) for x in want])
-            assert np.abs(as_bytes(clips.clip(0, i)["video"]).astype(int) - small).max() <= 2
+            assert np.abs(as_bytes(clips.extract_clip(0, i)["video"]).astype(int) - small).max() <= 2
 
 
 # --- what they share ---
 
 def test_nothing_there(tmp_path):
     write(tmp_path / "a.mp4", pixels(0, 4))
-    for kind, part in ((NATOPS, "no train film of NATOPS in"), (MUG, "no train film of MUG in"), (SkyTimelapse, "holds no folder 'sky_train'")):
+    for kind, part in ((NATOPS, "no train video of NATOPS in"), (MUG, "no train video of MUG in"), (SkyTimelapse, "holds no folder 'sky_train'")):
         with pytest.raises(FileNotFoundError, match=part):
             kind(tmp_path)
         with pytest.raises(FileNotFoundError, match="there is no folder"):

@@ -13,21 +13,29 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from lamd_nb.cli import commands as cli
+from lamd_nb import LaMD
+from lamd_nb.cli import sample
+from lamd_nb.cli.demo import demo_command
+from lamd_nb.cli.evaluate import evaluate_command
+from lamd_nb.cli.sample import sample_command
+from lamd_nb.cli.train import train_command
 from lamd_nb.data.worlds.shapes import ShapesWorld
-from lamd_nb.show import to_uint8, video
+from lamd_nb.show import animate
+from lamd_nb.core import to_uint8
+
+COMMANDS = dict(train=train_command, sample=sample_command, evaluate=evaluate_command, demo=demo_command)
 
 
 def films(folder, *lengths, size=40):
     "A folder of small videos of moving shapes."
     for n in lengths:
-        video(ShapesWorld(size, n).batch([n])["video"], folder/f"{n}.mp4", zoom=1)
+        animate(ShapesWorld(size, n).batch([n])["video"], folder/f"{n}.mp4", zoom=1)
     return folder
 
 
 def tiny(stage, out, *more):
     "Train the tiny preset as the shell would."
-    cli.train.shell([stage, "--preset", "tiny", "--out", str(out), *map(str, more)], "lamd_train")
+    train_command.main([stage, "--preset", "tiny", "--out", str(out), *map(str, more)], "lamd_train")
     return out
 
 
@@ -37,7 +45,7 @@ def made(tmp_path_factory):
     at = tmp_path_factory.mktemp("cli")
     data = films(at/"films", 16, 19, 24)
     for name, source in (("shapes", "worlds:shapes"), ("films", data)):
-        tiny("stage1", at/f"{name}1", "--data", source, "--steps", 4, *(("--nats", 90) if name == "films" else ()))
+        tiny("stage1", at/f"{name}1", "--data", source, "--steps", 4, *(("--target_kl", 90) if name == "films" else ()))
         tiny("stage2", at/f"{name}2", "--data", source, "--steps", 4, "--vae", at/f"{name}1", "--clips", 8)
     image = to_uint8(ShapesWorld(70).batch([3])["video"][0, :, 0]).permute(1, 2, 0).numpy()
     Image.fromarray(np.pad(image, ((0, 0), (8, 8), (0, 0)))).save(at/"a.png")
@@ -50,10 +58,10 @@ def made(tmp_path_factory):
 def test_a_run_leaves_its_record(made):
     record = json.loads((made.at/"films2/run.json").read_text())
     assert record["step"] == 4 and record["stage"] == "stage2" and record["preset"]["name"] == "tiny"
-    assert record["generator"]["condition"] is None, "videos without captions need no words"
-    assert record["preset"]["stage1"]["nats"] == 90, "stage II keeps what its autoencoder was trained with"
-    assert json.loads((made.at/"shapes2/run.json").read_text())["generator"]["condition"]["words"] == ShapesWorld().vocabulary
-    assert len((made.at/"films1/curve.jsonl").read_text().splitlines()) == 1
+    assert record["motion_generator"]["condition"] is None, "videos without captions need no words"
+    assert record["preset"]["stage1_loss"]["target_kl"] == 90, "stage II keeps what its autoencoder was trained with"
+    assert json.loads((made.at/"shapes2/run.json").read_text())["motion_generator"]["condition"]["words"] == ShapesWorld().vocabulary
+    assert len((made.at/"films1/log.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_run_of_another_version_is_one_sentence(made, tmp_path):
@@ -66,9 +74,9 @@ def test_a_run_of_another_version_is_one_sentence(made, tmp_path):
 
 
 def test_reading_ahead_changes_no_clip(made, tmp_path):
-    losses = lambda run: [json.loads(line)["vae"] for line in (run/"curve.jsonl").read_text().splitlines()]
-    more = ["--data", made.data, "--steps", 4, "--nats", 90]
-    assert losses(tiny("stage1", tmp_path/"ahead", *more, "--ahead", 3)) == losses(made.at/"films1")
+    losses = lambda run: [json.loads(line)["vae"] for line in (run/"log.jsonl").read_text().splitlines()]
+    more = ["--data", made.data, "--steps", 4, "--target_kl", 90]
+    assert losses(tiny("stage1", tmp_path/"ahead", *more, "--prefetch", 3)) == losses(made.at/"films1")
 
 
 def test_resume(made):
@@ -77,14 +85,14 @@ def test_resume(made):
         tiny(stage, made.at/name, "--data", source, "--steps", 6, "--resume", *more)
         record = json.loads((made.at/name/"run.json").read_text())
         assert record["step"] == 6 and record["resumed"][0]["step"] == 4
-        assert name != "films1" or record["preset"]["stage1"]["nats"] == 90, "a resumed run forgets nothing"
+        assert name != "films1" or record["preset"]["stage1_loss"]["target_kl"] == 90, "a resumed run forgets nothing"
 
 
 @pytest.mark.parametrize("model, name, n, files", [("shapes", "clip.mp4", 1, ["clip.mp4"]), ("films", "new/clip.gif", 2, ["clip_1.gif", "clip_2.gif"]),
                                                    ("films", "strip.png", 3, ["strip.png"])])
 def test_sample(made, tmp_path, capsys, model, name, n, files):
     words = ["--prompt", "the circle is jumping"] if model == "shapes" else []
-    cli.sample.shell(["--image", str(made.image), "--model", str(getattr(made, model)), "--out", str(tmp_path/name), "--n", str(n), "--steps", "2", *words], "lamd_sample")
+    sample_command.main(["--image", str(made.image), "--model", str(getattr(made, model)), "--out", str(tmp_path/name), "--num_videos_per_prompt", str(n), "--num_inference_steps", "2", *words], "lamd_sample")
     said = capsys.readouterr()
     paths = sorted((tmp_path/name).parent.iterdir())
     assert [p.name for p in paths] == files and said.out.split() == [str(p) for p in paths]
@@ -98,19 +106,19 @@ def test_sample(made, tmp_path, capsys, model, name, n, files):
 
 def test_same_seed_same_film(made, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        cli.sample(image=str(made.image), model=str(made.shapes), out=str(tmp_path/f"{name}.gif"), steps=2, seed=seed)
+        sample_command(image=str(made.image), model=str(made.shapes), out=str(tmp_path/f"{name}.gif"), num_inference_steps=2, seed=seed)
     a, b, c = ((tmp_path/f"{name}.gif").read_bytes() for name in "abc")
     assert a == b
-    x, y = (cli.LaMD.from_pretrained(made.shapes)(made.image, steps=2, seed=s).z_m for s in (0, 1))
+    x, y = (LaMD.from_pretrained(made.shapes)(made.image, num_inference_steps=2, seed=s).z_m for s in (0, 1))
     assert not torch.equal(x, y)
 
 
 def test_eval(made, tmp_path, capsys):
-    cli.evaluate.shell(["--model", str(made.shapes), "--clips", "4", "--seeds", "1", "--steps", "1", "--out", str(tmp_path/"r/report.json")], "lamd_eval")
+    evaluate_command.main(["--model", str(made.shapes), "--clips", "4", "--seeds", "1", "--num_inference_steps", "1", "--out", str(tmp_path/"r/report.json")], "lamd_eval")
     report = json.loads((tmp_path/"r/report.json").read_text())
     assert report["clips"] == 4 and 0 <= report["action_precision"] <= 1
-    assert "| The sentence is obeyed |" in capsys.readouterr().out
-    cli.evaluate.shell(["--model", str(made.films), "--data", str(made.data)], "lamd_eval")
+    assert "| Action precision |" in capsys.readouterr().out
+    evaluate_command.main(["--model", str(made.films), "--data", str(made.data)], "lamd_eval")
     assert "3 held-out clips" in capsys.readouterr().out
 
 
@@ -121,13 +129,13 @@ BAD = [
     ("sample", ["--image", "{at}/broken.png", "--out", "{new}/x.mp4"], "broken.png"),
     ("sample", [*SAMPLE, "--prompt", "the rde circle is jumping"], "did you mean 'red'"),
     ("sample", [*SAMPLE, "--sampler", "euler"], "ddpm, ddim, dpmpp_2m"),
-    ("sample", [*SAMPLE, "--steps", "0"], "1 to 1000"),
-    ("sample", [*SAMPLE, "--steps", "1001"], "1 to 1000"),
-    ("sample", [*SAMPLE, "--n", "0"], "at least 1"),
+    ("sample", [*SAMPLE, "--num_inference_steps", "0"], "1 to 1000"),
+    ("sample", [*SAMPLE, "--num_inference_steps", "1001"], "1 to 1000"),
+    ("sample", [*SAMPLE, "--num_videos_per_prompt", "0"], "at least 1"),
     ("sample", [*SAMPLE, "--out", "{new}/x.avi"], ".mp4, .gif or .png"),
     ("sample", [*SAMPLE, "--model", "toy-shaps"], "toy-shapes"),
-    ("sample", [*SAMPLE, "--model", "{at}/films2/model", "--prompt", "the circle"], "no words"),
-    ("evaluate", ["--model", "{at}/films2/model"], "no words"),
+    ("sample", [*SAMPLE, "--model", "{at}/films2/model", "--prompt", "the circle"], "takes no prompt"),
+    ("evaluate", ["--model", "{at}/films2/model"], "trained without captions"),
     ("evaluate", ["--model", "{at}/films2/model", "--data", "{at}/empty"], "empty"),
     ("evaluate", ["--clips", "0"], "at least 1"),
     ("evaluate", ["--out", "{at}/empty"], "which is a folder"),
@@ -135,21 +143,21 @@ BAD = [
     ("train", ["stage3", "--steps", "1"], "stage1 or stage2"),
     ("train", ["stage1"], "--minutes"),
     ("train", ["stage1", "--steps", "0"], "at least one step"),
-    ("train", ["stage1", "--steps", "1", "--preset", "huge"], "toy, film, tiny"),
+    ("train", ["stage1", "--steps", "1", "--preset", "huge"], "toy, video, objects, warp, tiny"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/nowhere"], "nowhere"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/empty"], "empty"),
     ("train", ["stage1", "--steps", "1", "--data", "{at}/short"], "9 frames"),
     ("train", ["stage1", "--steps", "1", "--precision", "half"], "auto, no or bf16"),
-    ("train", ["stage1", "--steps", "1", "--nats", "0"], "positive"),
-    ("train", ["stage1", "--steps", "1", "--nats", "nan"], "positive"),
-    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1", "--nats", "100"], "belongs to stage1"),
+    ("train", ["stage1", "--steps", "1", "--target_kl", "0"], "positive"),
+    ("train", ["stage1", "--steps", "1", "--target_kl", "nan"], "positive"),
+    ("train", ["stage2", "--steps", "1", "--vae", "{at}/shapes1", "--target_kl", "100"], "belongs to stage1"),
     ("train", ["stage1", "--steps", "1", "--resume"], "nothing to resume"),
     ("train", ["stage1", "--steps", "1", "--out", "{at}/shapes1"], "--resume"),
     ("train", ["stage1", "--steps", "9", "--out", "{at}/films1", "--preset", "tiny", "--resume"], "begun with data"),
     ("train", ["stage1", "--steps", "9", "--out", "{at}/shapes1", "--preset", "tiny", "--seed", "5", "--resume"], "begun with seed 0"),
     ("train", ["stage1", "--steps", "1", "--out", "{at}/a.png"], "which is a file"),
     ("train", ["stage1", "--steps", "1", "--threads", "0"], "threads is 0"),
-    ("train", ["stage1", "--steps", "1", "--ahead", "-1"], "ahead is -1"),
+    ("train", ["stage1", "--steps", "1", "--prefetch", "-1"], "prefetch is -1"),
     ("train", ["stage2", "--minutes", "-1", "--vae", "{at}/shapes1"], "minutes is -1"),
     ("train", ["stage2", "--steps", "1"], "--vae"),
     ("train", ["stage2", "--steps", "1", "--vae", "{at}/nowhere"], "run.json"),
@@ -164,7 +172,7 @@ def test_bad_input(made, tmp_path, capsys, command, words, says):
         words += ["--out", str(tmp_path/"new")]
     before = sorted(made.at.rglob("*"))
     with pytest.raises(SystemExit) as end:
-        getattr(cli, command).shell(words, f"lamd_{command}")
+        COMMANDS[command].main(words, f"lamd_{command}")
     sentence = end.value.code
     assert isinstance(sentence, str) and sentence.startswith(f"lamd_{command}: ") and says in sentence and "\n" not in sentence
     assert not capsys.readouterr().out
@@ -174,14 +182,14 @@ def test_bad_input(made, tmp_path, capsys, command, words, says):
 def test_a_full_disk_is_one_sentence(made, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "x.mp4")
-    monkeypatch.setattr(cli, "write_clips", full)
+    monkeypatch.setattr(sample, "write_clips", full)
     with pytest.raises(SystemExit, match="lamd_sample: No space left on device: 'x.mp4'"):
-        cli.sample.shell(["--image", str(made.image), "--model", str(made.shapes), "--steps", "1"], "lamd_sample")
+        sample_command.main(["--image", str(made.image), "--model", str(made.shapes), "--num_inference_steps", "1"], "lamd_sample")
 
 
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "demo"])
 def test_help(command):
-    text = getattr(cli, command).help(f"lamd_{command}")
+    text = COMMANDS[command].help_text(f"lamd_{command}")
     assert "examples:" in text and "(default: " in text and "--pdb" not in text
     assert max(map(len, text.splitlines())) <= 110
 
@@ -189,7 +197,7 @@ def test_help(command):
 def test_from_a_real_shell(tmp_path):
     "The little script that pip installs: help goes out with status 0, a mistake is one line and status 1, a wrong option is argparse's 2."
     script = tmp_path/"lamd_sample"
-    script.write_text("import sys\nfrom lamd_nb.cli.commands import sample\nif __name__ == '__main__': sys.exit(sample())\n")
+    script.write_text("import sys\nfrom lamd_nb.cli.sample import sample_command\nif __name__ == '__main__': sys.exit(sample_command())\n")
     def run(*words):
         return subprocess.run([sys.executable, script, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
     good, bad, odd = run("--help"), run("--image", "no.png"), run("--colour", "red")

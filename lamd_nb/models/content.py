@@ -5,37 +5,37 @@
 # %% auto #0
 __all__ = ['ContentEncoder']
 
-# %% ../../nbs/2_autoencoder/02_content.ipynb #e3254d32
+# %% ../../nbs/2_autoencoder/02_content.ipynb #0a627779
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import shapes
-from .layers import Down, ResBlock, conv
+from ..core import check_shape
+from .layers import Downsample, ResBlock, conv
 
-# %% ../../nbs/2_autoencoder/02_content.ipynb #91164197
+# %% ../../nbs/2_autoencoder/02_content.ipynb #05253802
 class ContentEncoder(nn.Module):
-    "E_I: the first frame and what a U-Net encoder sees in it, from fine to coarse."
+    "E_I: the first frame and its features at three scales, from fine to coarse."
     def __init__(self,
         widths:tuple=(16, 32, 64), # channels at full, half and quarter size
     ):
         super().__init__()
         a, b, c = widths
         self.widths = tuple(widths)
-        self.enter = conv(3, a)
-        self.at_half = nn.Sequential(nn.SiLU(), Down(a, b), ResBlock(b))
-        self.at_quarter = nn.Sequential(Down(b, c), ResBlock(c))
-        self.around = nn.Sequential(Down(c, c), ResBlock(c), ResBlock(c))
-        self.join = nn.Sequential(ResBlock(2*c, c), ResBlock(c))
+        self.stem = conv(3, a)
+        self.down_half = nn.Sequential(nn.SiLU(), Downsample(a, b), ResBlock(b))
+        self.down_quarter = nn.Sequential(Downsample(b, c), ResBlock(c))
+        self.context = nn.Sequential(Downsample(c, c), ResBlock(c), ResBlock(c))
+        self.fuse = nn.Sequential(ResBlock(2*c, c), ResBlock(c))
 
     def forward(self,
         x0:Tensor, # (b 3 h w) first frame in [-1,1], sides multiples of 8
     ) -> list[Tensor]: # x0 itself, then (b a h w), (b b h/2 w/2), f_x0 (b c h/4 w/4)
-        "Down to an eighth of the size for the view around, and back to a quarter."
-        s = shapes(x0, 'b c h w', c=3)
+        "Downsample to an eighth of the size for context, and back to a quarter."
+        s = check_shape(x0, 'b c h w', c=3)
         if s['h'] % 8 or s['w'] % 8: raise ValueError(f"the first frame is {s['h']} x {s['w']}, but both sides must be multiples of 8")
-        full = self.enter(x0)
-        half = self.at_half(full)
-        quarter = self.at_quarter(half)
-        around = F.interpolate(self.around(quarter), scale_factor=2., mode='bilinear')
-        return [x0, full, half, self.join(torch.cat([quarter, around], 1))]
+        full = self.stem(x0)
+        half = self.down_half(full)
+        quarter = self.down_quarter(half)
+        context = F.interpolate(self.context(quarter), scale_factor=2., mode='bilinear')
+        return [x0, full, half, self.fuse(torch.cat([quarter, context], 1))]

@@ -1,10 +1,10 @@
-"""How long one waits for data: for the first clip of a long film, for the list of a large folder, for a look at a full BAIR, for a world.
+"""How long one waits for data: for the first clip of a long video, for the list of a large folder, for a look at a full BAIR, for a world.
 
     python nbs/_tools/bench_wait.py              all of it
     python nbs/_tools/bench_wait.py seek worlds  some of it
 
-seek     the first clip of a film of 1,400 frames against "decode the whole file, then slice", both with PyAV
-listing  a folder of 50,000 films (hard links to one): the first start, the second, and the memory it takes
+seek     the first clip of a video of 1,400 frames against "decode the whole file, then slice", both with PyAV
+listing  a folder of 50,000 videos (hard links to one): the first start, the second, and the memory it takes
 bair     `lamd_data check` on 170 files of 256 records (hard links to one)
 worlds   clips a second of processor time, 64 pixels, 16 frames, one thread
 
@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from lamd_nb.data.video.clips import Clips
-from lamd_nb.data.benchmarks.records import write_records
-from lamd_nb.data.specs import WORLDS, open_world
+from lamd_nb.data.benchmarks.records import write_tfrecord
+from lamd_nb.data.specs import WORLDS, make_world
 from lamd_nb.data.worlds.shapes import ShapesWorld
 
 
@@ -37,7 +37,7 @@ def seconds(call) -> float:
 
 
 def seek(home: Path, frames: int = 1400, size: int = 128, tries: int = 15):
-    "First clip of a long film without cuts (so that key frames are rare), as it would be met in training: somewhere in it."
+    "First clip of a long video without cuts (so that key frames are rare), as it would be met in training: somewhere in it."
     scene = ShapesWorld(size, frames).batch([0])["video"][0]
     x = ((scene + 1) * 127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
     iio.imwrite(home / "long.mp4", x, plugin="pyav", codec="libx264", fps=25, out_pixel_format="yuv420p")
@@ -49,24 +49,24 @@ def seek(home: Path, frames: int = 1400, size: int = 128, tries: int = 15):
 
     rows = []
     for k in range(tries):
-        clips = Clips(home, seed=k, cache=0)
-        start = clips.plan(clips.open(0), 0)[0]
-        rows.append((seconds(lambda: Clips(home, seed=k, cache=0)[0]), seconds(lambda: whole(start))))
+        clips = Clips(home, seed=k, frame_cache_mib=0)
+        start = clips.clip_frame_indices(clips.open(0), 0)[0]
+        rows.append((seconds(lambda: Clips(home, seed=k, frame_cache_mib=0)[0]), seconds(lambda: whole(start))))
     ratios = sorted(b / a for a, b in rows)
     print("| first clip of 1,400 frames of 128 x 128 | seconds |\n|---|---|")
     print(f"| `Clips` | {median(a for a, b in rows):.3f} |\n| decode the whole file, then slice | {median(b for a, b in rows):.3f} |")
-    print(f"\nratio: median {median(ratios):.1f}, worst {ratios[0]:.1f} of {tries} places in the film\n")
+    print(f"\nratio: median {median(ratios):.1f}, worst {ratios[0]:.1f} of {tries} places in the video\n")
 
 
 def listing(home: Path, count: int = 50_000):
     "A process of its own lists the folder, twice, and says what it cost."
-    film = home / "one.mp4"
-    iio.imwrite(film, np.zeros((20, 64, 64, 3), np.uint8), plugin="pyav", codec="libx264", fps=25)
+    reader = home / "one.mp4"
+    iio.imwrite(reader, np.zeros((20, 64, 64, 3), np.uint8), plugin="pyav", codec="libx264", fps=25)
     for k in range(count):
         folder = home / f"many/{k // 1000:02d}"
         if k % 1000 == 0:
             folder.mkdir(parents=True)
-        os.link(film, folder / f"{k}.mp4")
+        os.link(reader, folder / f"{k}.mp4")
     program = """
 import sys, time
 from lamd_nb.data.video.clips import Clips
@@ -76,7 +76,7 @@ clips = Clips(sys.argv[1])
 print(len(clips), time.perf_counter() - began, peak() - before, peak())
 """
     time.sleep(3)  # a folder that has just changed is not remembered
-    print("| start | films | seconds | MiB more | MiB in all |\n|---|---|---|---|---|")
+    print("| start | videos | seconds | MiB more | MiB in all |\n|---|---|---|---|---|")
     for start in ("first", "second"):
         done = subprocess.run([sys.executable, "-c", program, str(home / "many")], env=os.environ | dict(LAMD_CACHE=str(home / "cache")), capture_output=True, text=True, check=True)
         n, took, more, total = map(float, done.stdout.split())
@@ -101,7 +101,7 @@ def bair(home: Path, files: int = 170):
     (root / "train").mkdir(parents=True)
     (root / "test").mkdir()
     first = root / "test/traj_0_to_255.tfrecords"
-    write_records(first, [record() for _ in range(256)])
+    write_tfrecord(first, [record() for _ in range(256)])
     for k in range(1, files):
         os.link(first, root / f"train/traj_{256 * k}_to_{256 * k + 255}.tfrecords")
     command = [str(Path(sys.executable).parent / "lamd_data"), "check", f"bair:{home}"]
@@ -118,7 +118,7 @@ def worlds(home: Path, batch: int = 16, tries: int = 5):
     torch.set_num_threads(1)
     print("| world | clips a second of processor time |\n|---|---|")
     for name in ("shapes", *WORLDS):
-        world, speeds = open_world(name), []
+        world, speeds = make_world(name), []
         world.batch(range(batch))
         for k in range(tries):
             began = time.process_time()

@@ -18,36 +18,36 @@ from unittest.mock import patch
 
 import torch
 
-from lamd_nb.training.checkpoints import machine, write_json
-from lamd_nb.core import seed_all
-from lamd_nb.data.specs import open_data
+from lamd_nb.training.checkpoints import write_json
+from lamd_nb.core import seed_all, machine_info
+from lamd_nb.data.specs import dataset_from_spec
 from lamd_nb.data.worlds.shapes import ShapesWorld
 from lamd_nb.models.mcdvae import MCDVAE
-from lamd_nb.presets import preset
-from lamd_nb.evaluation.report import chunks, mean, plain, reconstruction, swap
-from lamd_nb.training.stage1 import Stage1, stage1_players
-from lamd_nb.training.loaders import stream
+from lamd_nb.presets import get_preset
+from lamd_nb.evaluation.report import batch_ranges, weighted_mean, to_json_values, reconstruction_metrics, motion_transfer_leakage
+from lamd_nb.training.stage1 import Stage1, stage1_train_states
+from lamd_nb.training.loaders import make_loader
 from lamd_nb.training.loop import fit
-from lamd_nb.evaluation.adherence import judge
+from lamd_nb.evaluation.adherence import score_clips
 
 SHAPES = "worlds:shapes"
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "comparison"
 ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stage1, and of the training if need be
     "slots": ({}, {}),
-    "warp": (dict(kind="warp"), {}),
-    "attend": (dict(kind="attend"), {}),
-    "plain": (dict(kind="plain"), {}),
-    "true colours": ({}, dict(blind=False)),
-    "100 nats": ({}, dict(nats=100.0)),
-    "1600 nats": ({}, dict(nats=1600.0)),
-    "no weight": ({}, dict(extra=0.0, usual=0.0)),
-    "bold weight": ({}, dict(reach=0.0)),
+    "warp": (dict(decoder_type="warp"), {}),
+    "attend": (dict(decoder_type="attend"), {}),
+    "plain": (dict(decoder_type="plain"), {}),
+    "true colours": ({}, dict(augment_colours=False)),
+    "100 nats": ({}, dict(target_kl=100.0)),
+    "1600 nats": ({}, dict(target_kl=1600.0)),
+    "no weight": ({}, dict(extra_moving_weight=0.0, usual=0.0)),
+    "bold weight": ({}, dict(dilation=0.0)),
     "not alike": ({}, dict(usual=0.0)),
     "without total variation": ({}, dict(tv=0.0)),
     "without a loss on the plate": ({}, dict(plate=0.0)),
-    "draws alone": ({}, dict(mean_share=0.0)),
+    "draws alone": ({}, dict(posterior_mean_fraction=0.0)),
     "without doubt": ({}, dict(doubt=0.0)),
-    "warp without doubt": (dict(kind="warp"), dict(doubt=0.0)),
+    "warp without doubt": (dict(decoder_type="warp"), dict(doubt=0.0)),
     "hurried": ({}, {}, dict(warmup=50)),
     "hurried without doubt": ({}, dict(doubt=0.0), dict(warmup=50)),
 }
@@ -55,37 +55,37 @@ ARMS = {  # what differs from the preset: arguments of MCDVAE, arguments of Stag
 
 def settings(name: str, seed: int, minutes: float, clips: int, data: str) -> dict:
     "All that decides how a run goes, but for the code and the machine."
-    p, (vae, stage, *more) = preset("toy"), ARMS[name]
-    base = dict(name=name, seed=seed, minutes=minutes, clips=clips, size=p.size, frames=p.frames, vae=p.vae | vae, stage1=p.stage1 | stage,
-                batch=p.fit1["batch"], lr=p.fit1["lr"], ema=0.99, warmup=p.fit1["warmup"], precision="bf16")
+    p, (vae, stage, *more) = get_preset("toy"), ARMS[name]
+    base = dict(name=name, seed=seed, minutes=minutes, clips=clips, size=p.size, frames=p.frames, vae=p.vae | vae, stage1=p.stage1_loss | stage,
+                batch=p.stage1_training["batch"], lr=p.stage1_training["lr"], ema=0.99, warmup=p.stage1_training["warmup"], precision="bf16")
     return base | (dict(data=data) if data != SHAPES else {}) | (more[0] if more else {})
 
 
 @torch.no_grad()
 def figures(vae, clips: int, size: int, frames: int, data: str) -> dict:
     "How well held-out clips come back, and, where the truth is known, whether their shapes do."
-    model = SimpleNamespace(vae=vae, encode=lambda v: (vae.content(v[:, :, 0]), vae.encode(v).mu),
-                            decode=lambda content, z: vae.decode(z, content).clamp(-1, 1))
+    model = SimpleNamespace(vae=vae, encode=lambda v: (vae.encode_content(v[:, :, 0]), vae.encode_motion(v).mu),
+                            decode=lambda content, z: vae.decode(content, z).clamp(-1, 1))
     if data != SHAPES:
-        return reconstruction(model, open_data(data, size, frames, split="test"), clips)
-    world, free = (ShapesWorld(size, frames, "test", mode) for mode in ("captioned", "free"))
-    parts = [world.batch(rows) for rows in chunks(clips)]
-    seen = mean([judge(model.decode(*model.encode(p["video"])), p) for p in parts], [len(p["video"]) for p in parts])
-    again = {f"free_{k}": v for k, v in reconstruction(model, free, clips).items()}
-    q, content = vae.encode(parts[0]["video"]).mu, vae.content(parts[0]["video"][:, :, 0])
-    sure = vae.decode(q, content, details=True)[1]["logits"].abs().mean().item()
-    return reconstruction(model, world, clips) | again | seen | dict(foreign_colour_mass=swap(model, world, clips), mean_logit=sure)
+        return reconstruction_metrics(model, dataset_from_spec(data, size, frames, split="test"), clips)
+    world, free = (ShapesWorld(size, frames, "test", mode) for mode in ("captioned", "stochastic"))
+    parts = [world.batch(rows) for rows in batch_ranges(clips)]
+    seen = weighted_mean([score_clips(model.decode(*model.encode(p["video"])), p) for p in parts], [len(p["video"]) for p in parts])
+    again = {f"stochastic_{k}": v for k, v in reconstruction_metrics(model, free, clips).items()}
+    q, content = vae.encode_motion(parts[0]["video"]).mu, vae.encode_content(parts[0]["video"][:, :, 0])
+    sure = vae.decode(content, q, return_aux=True)[1]["logits"].abs().mean().item()
+    return reconstruction_metrics(model, world, clips) | again | seen | dict(content_leakage=motion_transfer_leakage(model, world, clips), mean_logit=sure)
 
 
 def trial(s: dict) -> dict:
     "Train one arm with one seed and judge it."
     seed_all(s["seed"])
-    players = stage1_players(Stage1(MCDVAE(**s["vae"]), **s["stage1"]), lr=s["lr"], ema=s["ema"])
+    train_states = stage1_train_states(Stage1(MCDVAE(**s["vae"]), **s["stage1"]), lr=s["lr"], ema_decay=s["ema"])
     data = s.get("data", SHAPES)
-    batches = stream(open_data(data, s["size"], s["frames"]), s["batch"], s["seed"])
+    batches = make_loader(dataset_from_spec(data, s["size"], s["frames"]), s["batch"], s["seed"])
     with patch.object(time, "perf_counter", time.process_time):
-        *_, last = fit(players, batches, minutes=s["minutes"], warmup=s["warmup"], precision=s["precision"], seed=s["seed"], show=True)
-    return s | dict(steps=last["step"]) | figures(players[0].averaged.vae.cpu().eval(), s["clips"], s["size"], s["frames"], data)
+        *_, last = fit(train_states, batches, minutes=s["minutes"], warmup=s["warmup"], precision=s["precision"], seed=s["seed"], show_progress=True)
+    return s | dict(steps=last["step"]) | figures(train_states[0].ema_module.vae.cpu().eval(), s["clips"], s["size"], s["frames"], data)
 
 
 def missing(wanted: dict, file: Path) -> bool:
@@ -118,7 +118,7 @@ def main():
         for name in a.names or ARMS:
             wanted, file = settings(name, seed, a.minutes, a.clips, a.data), a.out / f"{name.replace(' ', '-')}-{seed}.json"
             if missing(wanted, file):
-                write_json(file, plain(trial(wanted)) | dict(machine=machine()))
+                write_json(file, to_json_values(trial(wanted)) | dict(machine=machine_info()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python nbs/_tools/readme.py            write README.md
     python nbs/_tools/readme.py --check    say whether it is up to date
 
-Pictures that cells show are written to nbs/images/, where GitHub finds them."""
+Images that cells show are written to nbs/images/, where GitHub finds them."""
 import argparse
 import base64
 import re
@@ -16,8 +16,8 @@ from chapters import NBS, ROOT, load
 NOTE = "<!-- Made from nbs/index.ipynb by nbs/_tools/readme.py: change it there. -->\n\n"
 
 
-def pictures(nb) -> dict:
-    "Move the pictures out of the outputs, each replaced by a line of HTML that keeps its width; file name to bytes."
+def images(nb) -> dict:
+    "Move the images out of the outputs, each replaced by a line of HTML with its width and, from `#| alt:`, what is seen; file name to bytes."
     files = {}
     for n, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
@@ -28,7 +28,8 @@ def pictures(nb) -> dict:
             name = f"index_{len(files)}.{'gif' if content[:3] == b'GIF' else 'png'}"
             files[name] = content
             width = f' width="{meta["width"]}"' if "width" in meta else ""
-            output["data"] = {"text/markdown": f'<img src="images/{name}"{width} alt="picture {len(files)}">'}
+            seen = cell.marks.get("alt", f"figure {len(files)}")
+            output["data"] = {"text/markdown": f'<img src="images/{name}"{width} alt="{seen}">'}
     return files
 
 
@@ -41,13 +42,14 @@ def rooted(text: str) -> str:
 
 
 def readme() -> tuple:
-    "The text of README.md, and the pictures that go with it."
+    "The text of README.md, and the images that go with it."
     nb = load(NBS / "index.ipynb")
     for cell in nb.cells:
         if cell.marks.get("echo") == "false":
             cell.metadata["transient"] = {"remove_source": True}
+    files = images(nb)
+    for cell in nb.cells:
         del cell["marks"]
-    files = pictures(nb)
     nb.metadata["language_info"] = {"name": "python"}
     body, _ = MarkdownExporter().from_notebook_node(nb)
     return NOTE + rooted(re.sub(r"\n{3,}", "\n\n", body)).strip() + "\n", files
@@ -66,7 +68,7 @@ def main() -> int:
     for path in stale:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(wanted[path])
-    print(f"README.md: {len(text)} characters, {len(files)} pictures")
+    print(f"README.md: {len(text)} characters, {len(files)} images")
     return 0
 
 

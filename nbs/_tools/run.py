@@ -1,7 +1,7 @@
 """Run notebooks in place and keep what they show.
 
     python nbs/_tools/run.py nbs/2_autoencoder/04_fusion.ipynb ...       export, run, store the outputs, clean
-    python nbs/_tools/run.py --flags slow nbs/11_*.ipynb   also run the cells marked `#| slow`
+    python nbs/_tools/run.py --flags slow nbs/2_autoencoder/08_*.ipynb   also run the cells marked `#| slow`
 
 A cell marked `#| slow`, `#| gpu` or `#| notest` keeps the outputs it has, unless its flag is given;
 `#| eval: false` and the closing `nbdev_export()` are never run. Two runs give the same bytes."""
@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import queue
 import re
 import sys
 import time
@@ -39,7 +40,22 @@ class Runner(NotebookClient):
 
     async def async_execute_cell(self, cell, cell_index, **kwargs):
         "Run `cell` unless a flag says not to."
+        channel = self.kc.shell_channel
+        if not hasattr(channel, "get_msg_once"):  # ask again every second: a reply that arrives while an output widget sends is else overlooked
+            channel.get_msg_once = channel.get_msg
+            channel.get_msg = lambda timeout=None: patient(channel.get_msg_once, timeout)
         return cell if skipped(cell, self.skip) else await super().async_execute_cell(cell, cell_index, **kwargs)
+
+
+async def patient(get_msg, timeout):
+    "A message, asked for every second."
+    end = time.monotonic() + (1e9 if timeout is None else timeout)
+    while True:
+        try:
+            return await get_msg(timeout=1)
+        except queue.Empty:
+            if time.monotonic() > end:
+                raise
 
 
 def skipped(cell, flags: frozenset) -> bool:
