@@ -23,10 +23,10 @@ class Preset:
     stage1_training:dict # batch size and optimiser of stage I
     stage2_training:dict # batch size and optimiser of stage II
 
-# %% ../nbs/9_reference/03_presets.ipynb #0c301426
+# %% ../nbs/9_reference/03_presets.ipynb #e770cc45
 TOY = Preset('toy', 64, 16,
     vae=dict(z_channels=3, frames=16, widths=(16, 32, 64), motion_width=64, decoder='fusion'),
-    stage1_loss=dict(target_kl=400., anneal_steps=2000, extra_moving_weight=12.),
+    stage1_loss=dict(target_kl=400., anneal_steps=5000, extra_moving_weight=12., num_decoded_frames=5, half_size_steps=1000),
     dmg=dict(width=64, channel_mult=(1, 2, 2), token_dim=128),
     text_encoder=dict(dim=128, depth=2, heads=4, max_len=16),
     diffusion=dict(noise_schedule='cosine', prediction_type='v', condition_dropout=.1),
@@ -35,7 +35,7 @@ TOY = Preset('toy', 64, 16,
 
 VIDEO = replace(TOY, name='video', stage1_loss=TOY.stage1_loss | dict(target_kl=800.))
 
-PER_FRAME = dict(anneal_steps=5000, extra_moving_weight=6., dilation=1/16, num_decoded_frames=4) # decoders that work frame by frame
+PER_FRAME = dict(extra_moving_weight=6., dilation=1/16, num_decoded_frames=4, half_size_steps=0) # decoders that work frame by frame
 OBJECTS = replace(TOY, name='objects', vae=TOY.vae | dict(decoder='objects', heads=2), stage1_loss=TOY.stage1_loss | PER_FRAME)
 WARP = replace(VIDEO, name='warp', vae=TOY.vae | dict(decoder='warp', heads=2), stage1_loss=VIDEO.stage1_loss | PER_FRAME | dict(anneal_steps=2500))
 

@@ -129,7 +129,7 @@ def test_the_clips_of_the_videos(videos, cached, options):
 def test_every_resize_mode(videos, tmp_path, mode):
     write_cache(Clips(videos, 32, resize_mode=mode), tmp_path / "out")
     same(CachedClips(tmp_path / "out", flip=True).batch(range(9)), Clips(videos, 32, resize_mode=mode, flip=True).batch(range(9)))
-    with pytest.raises(ValueError, match=f"cached with resize_mode {mode}, but crop is asked for"):
+    with pytest.raises(ValueError, match=f"cached with resize_mode {mode}, but crop is requested"):
         CachedClips(tmp_path / "out", resize_mode="crop")
 
 
@@ -188,7 +188,7 @@ def test_dataset_from_spec(cached):
     train, test = dataset_from_spec(str(cached), 32, seed=3), dataset_from_spec(f"folder:{cached}", 32, split="test")
     assert isinstance(test, CachedClips) and not hasattr(train, "__len__")
     same(train.batch(range(5)), CachedClips(cached, seed=3).batch(range(5)))
-    with pytest.raises(ValueError, match="cached with size 32, but 64 is asked for"):
+    with pytest.raises(ValueError, match="cached with size 32, but 64 is requested"):
         dataset_from_spec(str(cached), 64)
 
 

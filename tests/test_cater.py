@@ -47,7 +47,7 @@ def test_every_word_matters():
                     parse_caption(" ".join(other))
 
 
-@pytest.mark.parametrize("text, part", [("the cone is hopping.", "found 'hopping' where one of these was expected: sliding, rotating, picked"), ("the cone is sliding to (4, 1).", r"\(4, 1\) is no place"),
+@pytest.mark.parametrize("text, part", [("the cone is hopping.", "found 'hopping' where one of these was expected: sliding, rotating, picked"), ("the cone is sliding to (4, 1).", r"\(4, 1\) is no destination"),
                                         ("the pink cone is rotating.", "found 'pink' where .* gold, .*metal, rubber, sphere"), ("", "found nothing more"), ("the cone is rotating. and", "found 'and'")])
 def test_the_word_is_named(text, part):
     with pytest.raises(ValueError, match=part):

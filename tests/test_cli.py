@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from lamd_nb import LaMD
 from lamd_nb.cli import sample
@@ -100,8 +100,9 @@ def test_sample(made, tmp_path, capsys, model, name, n, files):
     if name.endswith("mp4"):
         assert iio.imread(paths[0], plugin="pyav").shape == (16, 128, 128, 3)
     else:
-        with Image.open(paths[0]) as picture:
-            assert getattr(picture, "n_frames", 1) == (16 if name.endswith("gif") else 1)
+        with Image.open(paths[0]) as image:
+            durations = [frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)]
+        assert sum(durations) == 16 * 120 if name.endswith("gif") else len(durations) == 1  # ms; a GIF joins equal neighbours to one longer frame
 
 
 def test_same_seed_same_film(made, tmp_path):

@@ -67,7 +67,7 @@ def test_folders_of_images(tmp_path, kind):
     names = [f"frame{2 * n}.{kind}" for n in range(got["start_frame"], got["start_frame"] + 8)]
     want = [np.asarray(Image.open(tmp_path / got["file"] / name).convert("RGB")) for name in names]
     assert np.array_equal(as_bytes(got["video"]), np.stack(want))
-    with pytest.raises(ValueError, match="walk.' has no times, as nobody noted when its frames are shown: leave fps out"):
+    with pytest.raises(ValueError, match="walk.' has no time stamps: leave fps out"):
         Clips(tmp_path, frames=8, fps=12)[0]
 
 
@@ -483,7 +483,7 @@ def test_nothing_left(tmp_path):
     clips = Clips(tmp_path, on_error="skip")
     with pytest.warns(UserWarning, match="has 9 frames"), pytest.raises(ValueError, match="none of the 1 videos in .* can be used: .*has 9 frames"):
         clips[0]
-    with pytest.raises(ValueError, match="short.mp4' has 9 frames, but 16 frames with stride 2 need 31: take the video away"):
+    with pytest.raises(ValueError, match="short.mp4' has 9 frames, but 16 frames with stride 2 need 31: remove the video"):
         Clips(tmp_path, stride=2)[0]
 
 

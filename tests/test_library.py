@@ -169,7 +169,7 @@ def test_imports_with_fastcore2(fastcore2):
 
 LAYERS = [["core"], ["data"], ["diffusion"], ["models"], ["pretrained"], ["pipeline"], ["systems"], ["training"], ["evaluation"], ["presets", "show", "cli"]]  # lowest first
 UPWARD = {"models": {"data"}, "diffusion": {"data"}, "systems": {"data"}}  # below, and still not to be known
-LONG = {"models.layers": "the blocks that every network is built from, in one place: seven lines over"}  # module: why it has more than 250 lines
+LONG = {"models.layers": "the blocks that every network is built from, in one place: a screen over"}  # module: why it has more than 250 lines
 
 
 def layer(module: str) -> int:
@@ -247,3 +247,12 @@ def test_weights_are_shipped():
     assert "weights/**/*.safetensors" in facts and "weights/**/*.json" in facts
     total = sum(path.stat().st_size for path in (LIB / "weights").rglob("*") if path.is_file()) / 1e6
     assert total <= 16, f"the weights have {total:.1f} MB, 16 at most"
+
+
+def test_links_between_chapters_lead_somewhere():
+    "Relative links in the prose of the book and of the front page."
+    prose = {path: "\n".join(source(cell) for cell in cells(path) if cell["cell_type"] == "markdown") for path in sorted(NBS.rglob("*.ipynb"))}
+    prose[ROOT / "README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [(path, target) for path, text in prose.items() for target in re.findall(r"\]\(([^)#?\s]+)[^)]*\)", text) if "://" not in target]
+    missing = [f"{path.relative_to(ROOT)}: {target}" for path, target in links if not (path.parent / target).exists()]
+    assert links and not missing, missing

@@ -208,7 +208,7 @@ def test_left_out_for_good(home, ill, tmp_path, monkeypatch):
     (tmp_path / "out/lamd_cache.json").write_text(json.dumps({k: v for k, v in facts.items() if k not in ("note", "num_skipped")} | {"complete": False}))
     for name in facts["skipped_videos"]:
         shutil.copy(home / "videos" / name, ill / name)
-    monkeypatch.setattr("lamd_nb.data.video.shards._trouble", lambda *_: pytest.fail("videos were looked through again"))
+    monkeypatch.setattr("lamd_nb.data.video.shards._video_error", lambda *_: pytest.fail("videos were looked through again"))
     again, said = patiently(Clips(ill, on_error="skip"), tmp_path / "out", shard_size_mb=.8, segment_frames=20)
     assert again == facts and len(said) == 3 and {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == want
     monkeypatch.undo()

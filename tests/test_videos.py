@@ -482,9 +482,9 @@ def test_a_promise_not_kept(tmp_path, monkeypatch):
     reader = VideoFile(path)
     reader.pts = np.append(reader.pts, reader.pts[-1] + 512)
     reader.timestamps = np.arange(25) / 25
-    with pytest.raises(ValueError, match="a.mp4': it promises 25 frames, but 24 come"):
+    with pytest.raises(ValueError, match="a.mp4': its index has 25 frames, but 24 are decoded"):
         list(reader.read([24]))
     late = VideoFile(path)
     late.keyframes = np.array([0, 20])                  # there is no key: the jump fails, and the video is read from its first frame
-    monkeypatch.setattr(reading.VideoFile, "_number", lambda self, frame, before, old=reading.VideoFile._number: old(self, frame, 23 if len(self.keyframes) and before < 0 else before))
+    monkeypatch.setattr(reading.VideoFile, "_frame_number", lambda self, frame, before, old=reading.VideoFile._frame_number: old(self, frame, 23 if len(self.keyframes) and before < 0 else before))
     assert np.array_equal(next(late.read([22])), whole(path)[22]) and not len(late.keyframes)

@@ -21,8 +21,8 @@ from .dmg import DMG
 # %% ../../nbs/3_generator/04_generator.ipynb #b8ca8386
 def image_condition(
     content:list[Tensor], # of b images, from `MCDVAE.content`: x0 (b 3 H W), ..., f_x0 (b c h w)
-) -> Tensor: # (b c+3*r*r h w) with r = H/h: f_x0, then the pixels of each place
-    "What the generator sees of the first frame: features that look around, and pixels that know the colours."
+) -> Tensor: # (b c+3*r*r h w) with r = H/h: f_x0, then the pixels of each position
+    "Image condition of the generator: content features concatenated with the folded pixels of the first frame."
     x0, f = content[0], content[-1]
     return torch.cat([f, 2*F.pixel_unshuffle(x0, x0.shape[-1]//f.shape[-1])], 1)
 
@@ -82,7 +82,7 @@ def denoiser(self:MotionGenerator,
     condition:list|None=None, # b sentences or labels; None: no condition
     guidance_scale:float=1., # 1: as trained; more: exaggerate what the condition changes
 ) -> Callable: # `denoise(z_t, t)` for a sampler
-    "The prediction that a sampler asks for, with image, condition and guidance built in."
+    "The prediction function for a sampler, with image, condition and guidance built in."
     def predict(*tokens): return lambda z, t: self.dmg(z, t, content, *tokens)
     if self.condition is None or condition is None: return predict()
     cond = self.condition.encode(condition)
