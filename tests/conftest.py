@@ -15,6 +15,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 os.chdir(ROOT)  # nbdev looks for settings.ini from here
 
 
+def pytest_collection_modifyitems(items: list):
+    "Chapters first: they take longest, and a worker that is done takes short tests from the end of the other's list."
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="session")
 def notebooks() -> list:
     "Every notebook of the book, in reading order."

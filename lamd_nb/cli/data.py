@@ -66,7 +66,7 @@ def _trouble(clips, i, decode):
         return n, f"'{reader.file}' is cut off: its header promises {promised} frames, and {n} are there" if promised > max(n + 1, 1.02*n) else None
     except ValueError as error: return n, str(error)
 
-# %% ../../nbs/9_reference/06_data_command.ipynb #952b6187
+# %% ../../nbs/9_reference/06_data_command.ipynb #177fd78f
 def _of(found, wanted): return f'{found:,} of {wanted:,}' if wanted else found
 def _few(words): return ', '.join(words[:6]) + ', ...'*(len(words) > 6)
 
@@ -75,7 +75,7 @@ def _official(clips):
     labels, people = sorted({clips.label(f) for f in clips.files} - {None}), {clips.subject(f) for f in clips.files} - {None}
     wanted = {name: table.get(clips.split) for name, table in dict(videos=clips.official_counts, files=clips.official_file_counts, subjects=clips.subjects).items()}
     return {'videos': _of(len(clips.files), wanted['videos']), 'files': _of(len({f.split('#')[0] for f in clips.files}), wanted['files']),
-            'subjects': _of(len(people), len(wanted['subjects'] or ())) or 'nobody says',
+            'subjects': _of(len(people), len(wanted['subjects'] or ())) or 'not given',
             'classes': f"{_of(len(labels), len(clips.class_names))}: {_few([clips.class_names[k] for k in labels])}" if clips.class_names else 'none', 'missing': clips.describe_missing() or ('nothing' if wanted['videos'] else 'nobody knows')}
 
 # %% ../../nbs/9_reference/06_data_command.ipynb #ae57a06c

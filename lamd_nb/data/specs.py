@@ -27,7 +27,7 @@ from .video.shards import ShardedClips
 from .worlds.sky import SkyWorld
 from .worlds.shapes import ShapesWorld
 
-# %% ../../nbs/7_data/28_specs.ipynb #f8e0e06a
+# %% ../../nbs/7_data/28_specs.ipynb #e69a15d1
 class InterleavedDataset:
     "Several datasets interleaved: clip k is clip k//n of dataset k mod n."
     def __init__(self,
@@ -49,6 +49,8 @@ class InterleavedDataset:
         index, n = torch.as_tensor(index), len(self.datasets)
         positions = [(index % n == k).nonzero()[:, 0] for k in range(n)]
         parts = [d.batch(index[r]//n) for d, r in zip(self.datasets, positions) if len(r)]
+        for p in parts:
+            if p.keys() != parts[0].keys(): raise ValueError(f"the datasets return different entries: {', '.join(sorted(p.keys() ^ parts[0].keys()))} are in one and not in another; all must return the same")
         order = torch.cat(positions).argsort().tolist()
         concatenate = lambda xs: torch.cat(xs)[order] if isinstance(xs[0], Tensor) else [x for p in xs for x in p]
         out = {k: concatenate([p[k] for p in parts]) for k in parts[0]}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .schedule import NoiseSchedule, ddpm, noise_like, reverse_steps, trailing_timesteps
 
-# %% ../../nbs/3_generator/06_samplers.ipynb #d473c632
+# %% ../../nbs/3_generator/06_samplers.ipynb #d4b09110
 @torch.no_grad()
 def ddim(
     denoise:Callable, # `denoise(z_t, t) -> (b c h w)` with t (b,) whole numbers
@@ -28,17 +28,17 @@ def ddim(
 ) -> Tensor: # (b c h w) clean latents
     "Deterministic for `eta=0`: split the latent into predicted x0 and noise, and recombine them at the next timestep."
     if not 0 <= eta <= 1: raise ValueError(f"eta must lie between 0 (no fresh noise) and 1 (as much as DDPM), got {eta}")
-    for i, (level, (a, s), (a2, s2)) in enumerate(reverse_steps(noise_schedule, num_inference_steps)):
-        t = torch.full(z.shape[:1], level, device=z.device)
+    for i, (timestep, (a, s), (a2, s2)) in enumerate(reverse_steps(noise_schedule, num_inference_steps)):
+        t = torch.full(z.shape[:1], timestep, device=z.device)
         out = denoise(z, t)
         x0, eps = noise_schedule.to_x0(out, z, t, prediction_type), noise_schedule.to_eps(out, z, t, prediction_type)
         sigma = eta*s2/s*math.sqrt(1 - (a/a2)**2)
         z = a2*x0 + math.sqrt(s2**2 - sigma**2)*eps
         if sigma > 0: z = z + sigma*noise_like(z, generator)
-        if callback: callback(i, level, z, x0)
+        if callback: callback(i, timestep, z, x0)
     return z
 
-# %% ../../nbs/3_generator/06_samplers.ipynb #bab1d179
+# %% ../../nbs/3_generator/06_samplers.ipynb #c3362213
 @torch.no_grad()
 def dpmpp_2m(
     denoise:Callable, # `denoise(z_t, t) -> (b c h w)` with t (b,) whole numbers
@@ -51,18 +51,18 @@ def dpmpp_2m(
 ) -> Tensor: # (b c h w) clean latents
     "DPM-Solver++(2M), second order, multistep: extrapolate the last two x0-predictions linearly."
     last = h_last = None
-    for i, (level, (a, s), (a2, s2)) in enumerate(reverse_steps(noise_schedule, num_inference_steps)):
-        t = torch.full(z.shape[:1], level, device=z.device)
+    for i, (timestep, (a, s), (a2, s2)) in enumerate(reverse_steps(noise_schedule, num_inference_steps)):
+        t = torch.full(z.shape[:1], timestep, device=z.device)
         x0 = noise_schedule.to_x0(denoise(z, t), z, t, prediction_type)
         if s2 == 0: z = x0
         else:
             h = math.log(a2/s2) - math.log(a/s)
             predicted = x0 if last is None else x0 + h/(2*h_last)*(x0 - last)
             z, last, h_last = s2/s*z - a2*math.expm1(-h)*predicted, x0, h
-        if callback: callback(i, level, z, x0)
+        if callback: callback(i, timestep, z, x0)
     return z
 
-# %% ../../nbs/3_generator/06_samplers.ipynb #865a8985
+# %% ../../nbs/3_generator/06_samplers.ipynb #f75fa056
 def log_snr_timesteps(
     noise_schedule:NoiseSchedule, # whose timesteps
     num_inference_steps:int, # how many of them, 1..T
@@ -72,12 +72,12 @@ def log_snr_timesteps(
     "Timesteps spaced evenly in log-SNR rather than in t: for latents whose structures differ much in variance."
     trailing_timesteps(noise_schedule.num_train_timesteps, num_inference_steps)
     if not min_log_snr < max_log_snr: raise ValueError(f"min_log_snr must lie below max_log_snr, got {min_log_snr} and {max_log_snr}")
-    levels, log_snr = [], noise_schedule.log_snr
+    timesteps, log_snr = [], noise_schedule.log_snr
     for i, aim in enumerate(torch.linspace(max(min_log_snr, log_snr[-1].item()), max_log_snr, num_inference_steps + 1)[:-1]):
         t = (log_snr - aim).abs().argmin().item()
-        if levels: t = min(t, levels[-1] - 1)                # each level once ...
-        levels.append(max(t, num_inference_steps - 1 - i))                 # ... and room for those to come
-    return levels
+        if timesteps: t = min(t, timesteps[-1] - 1)                # each timestep once ...
+        timesteps.append(max(t, num_inference_steps - 1 - i))                 # ... and room for those to come
+    return timesteps
 
 # %% ../../nbs/3_generator/06_samplers.ipynb #823dfe03
 def classifier_free_guidance(

@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from ..core import check_shape
 from .layers import Downsample, ResBlock, conv
 
-# %% ../../nbs/2_autoencoder/03_motion.ipynb #6dda86e6
+# %% ../../nbs/2_autoencoder/03_motion.ipynb #733c130a
 def first_frame_difference(
     video:Tensor, # (b 3 t h w) clip in [-1,1]
     scale:float=.2, # scale of a difference
-) -> Tensor: # (b 1 t h w) in [-1,1]: -1 as in the first frame, 1 quite different
-    "How much each frame differs from the first, whatever the colours."
+) -> Tensor: # (b 1 t h w) in [-1,1]: -1 as in the first frame, 1 for a large difference
+    "Saturated difference of each frame to the first, nearly independent of the colours."
     d = (video - video[:, :, :1]).abs().amax(1, keepdim=True)
     return 1 - 2*torch.exp(-(d/scale)**2)
 
-# %% ../../nbs/2_autoencoder/03_motion.ipynb #97373cef
+# %% ../../nbs/2_autoencoder/03_motion.ipynb #cc58414c
 def permute_colours(
     video:Tensor, # (b 3 t h w) clip in [-1,1]
     generator:torch.Generator|None=None, # random numbers (CPU)
-) -> Tensor: # (b 3 t h w) each clip with its channels shuffled and some turned negative
+) -> Tensor: # (b 3 t h w) each clip with its channels permuted and some negated
     "One of 48 signed channel permutations for each clip, the same for all its frames."
     b = len(video)
     order = torch.rand(b, 3, generator=generator).argsort(1)
@@ -45,7 +45,7 @@ def frames_to_channels(
     "Move groups of neighbouring frames into the channels."
     return rearrange(x, 'b c (t n) h w -> b (n c) t h w', n=group_size)
 
-# %% ../../nbs/2_autoencoder/03_motion.ipynb #3f88ad67
+# %% ../../nbs/2_autoencoder/03_motion.ipynb #41b0e8b0
 @dataclass
 class Posterior:
     "q(z_m | x): a Gaussian with diagonal covariance."
@@ -65,12 +65,12 @@ class Posterior:
         return self.mu + eps.to(self.mu.device)*self.std
 
     def kl(self) -> Tensor: # (b,) nats per clip
-        "KL(q || N(0,I)) in closed form, summed over all numbers of z_m."
+        "KL(q || N(0,I)) in closed form, summed over all elements of z_m."
         return (self.mu**2 + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)/2
 
-# %% ../../nbs/2_autoencoder/03_motion.ipynb #ee50bf7b
+# %% ../../nbs/2_autoencoder/03_motion.ipynb #7e87b859
 class MotionEncoder(nn.Module):
-    "E_M: a light factorised 3-D encoder whose time axis is folded away."
+    "E_M: a light factorised 3-D encoder that folds the time axis into the channels."
     def __init__(self,
         z_channels:int=3, # channels of z_m
         frames:int=16, # frames of a clip, a multiple of 4

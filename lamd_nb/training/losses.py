@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..models.layers import Downsample, conv
 
-# %% ../../nbs/2_autoencoder/05_losses.ipynb #376ad83e
+# %% ../../nbs/2_autoencoder/05_losses.ipynb #f1be0248
 def moving_pixel_weights(
     video:Tensor, # (b 3 t h w) ground truth in [-1,1]
     x0:Tensor, # (b 3 h w) the first frame
@@ -27,7 +27,7 @@ def moving_pixel_weights(
 ) -> Tensor: # (b 1 t h w) 1 or 1 + extra_moving_weight
     "A larger weight for pixels that differ from the first frame: without it, copying the first frame is a local optimum."
     moving = ((video - x0[:, :, None]).abs().amax(1, keepdim=True) > threshold).to(video.dtype)
-    if dilation < 0: raise ValueError(f'dilation is {dilation}, but is a share of the width, 0 or more')
+    if dilation < 0: raise ValueError(f'dilation is {dilation}, but must be a share of the width, 0 or more')
     r = round(dilation*video.shape[-1])
     return 1 + extra_moving_weight*F.max_pool3d(moving, (1, 2*r + 1, 2*r + 1), 1, (0, r, r))
 

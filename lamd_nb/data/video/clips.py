@@ -103,7 +103,7 @@ def label(self:Clips, name:str) -> int|None:
 
 @patch
 def caption(self:Clips, i:int) -> str:
-    "Hook: the caption of video i, by default the name of its class; '' for empty_consecutive."
+    "Hook: the caption of video i, by default the name of its class; '' without classes."
     label = self.label(self.files[i])
     return '' if label is None else self.classes[label].replace('_', ' ').lower()
 
@@ -115,7 +115,7 @@ def annotations(self:Clips, k:int, i:int) -> dict:
 
 @patch
 def distinct_captions(self:Clips) -> list[str]:
-    "All captions that occur, in alphabetical order; empty if there are empty_consecutive."
+    "All captions that occur, in alphabetical order; empty if there are none."
     return sorted({self.caption(i) for i in range(len(self.files))} - {''})
 
 # %% ../../../nbs/7_data/19_clips.ipynb #6b630da7
